@@ -1,0 +1,1 @@
+"""Entry points: the only place where the model, the sites and the platform meet."""

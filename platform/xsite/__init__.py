@@ -1,0 +1,1 @@
+"""Cross-site: everything of the platform that is not the model."""

@@ -1,0 +1,196 @@
+"""A site is a value: the facts of one laboratory's data set and the reader functions it uses.
+
+Most sites are facts only; a site whose files are odd passes functions of its own. ``None`` for a reader means the BIDS
+default, resolved in :mod:`xsite.data.prepare`.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import yaml
+
+from xsite.errors import SiteError
+from xsite.recording import Float, RecordingKey
+
+EegState = Literal["raw", "gradient-corrected", "clean"]
+EEG_STATES: tuple[str, ...] = get_args(EegState)
+
+
+@dataclass(frozen=True)
+class RecordingFiles:
+    """Where one simultaneous run lies on disk.
+
+    Parameters
+    ----------
+    key : RecordingKey
+    eeg, bold : Path
+        The EEG file that a reader opens (``.vhdr``, ``.edf``, ``.set``) and the image or parcel table.
+    confounds : Path, optional
+        fMRIPrep-style confounds table.
+    truth : Path, optional
+        Phantoms only: the noise-free parcel series (TSV, one row per volume).
+    """
+
+    key: RecordingKey
+    eeg: Path
+    bold: Path
+    confounds: Path | None = None
+    truth: Path | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class BoldRun:
+    """What a site's ``read_bold`` returns: an image, or parcel series where the site publishes only those.
+
+    Parameters
+    ----------
+    t_r : float
+        Repetition time in seconds.
+    image : nibabel 4D image, optional
+        In the parcellation's template space. Exactly one of ``image`` and ``series_VR`` is given.
+    series_VR : float array, shape (V, R), optional
+        Ready-made parcel series.
+    labels : tuple of str, length R
+        Column names of ``series_VR``.
+    global_signal_V : float array, shape (V,), optional
+        Published together with ``series_VR``.
+    units : str
+        Of ``series_VR``; images become percent signal change.
+    confounds_VK : float array, shape (V, K), optional
+        Motion and other nuisance regressors, NaN allowed in the first row.
+    confound_names : tuple of str, length K
+    start_time : float
+        Slice-timing reference in seconds after the volume trigger (``StartTime`` of the sidecar).
+    """
+
+    t_r: float
+    image: Any = None
+    series_VR: Float | None = None
+    labels: tuple[str, ...] = ()
+    global_signal_V: Float | None = None
+    units: str = "percent signal change"
+    confounds_VK: Float | None = None
+    confound_names: tuple[str, ...] = ()
+    start_time: float = 0.0
+
+    @property
+    def n_volumes(self) -> int:
+        """Number of volumes of the image or the table."""
+        return int(self.image.shape[3] if self.series_VR is None else self.series_VR.shape[0])
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What a complete download of the site holds; ``None`` where not known."""
+
+    subjects: int | None = None
+    recordings: int | None = None
+
+
+@dataclass(frozen=True)
+class Site:
+    """Facts of one site and the readers it uses.
+
+    Parameters
+    ----------
+    name : str
+        Site label of every recording key.
+    sfreq : float
+        EEG sampling frequency in the files, in Hz.
+    t_r : float
+        Repetition time in seconds.
+    line_freq : float
+        Mains frequency in Hz.
+    volume_marker : str, optional
+        Annotation description that marks each volume's start; ``None`` where the EEG has none.
+    ch_names : tuple of str
+        EEG channels that the site records, canonical names; empty means all EEG channels found.
+    rename : mapping of str to str
+        File channel name to canonical name, where normalisation alone is not enough.
+    ch_types : mapping of str to str
+        Canonical or file channel name to MNE type, for channels that are not EEG (``{"ECG": "ecg"}``).
+    eeg_state : {"raw", "gradient-corrected", "clean"}
+    reference : str
+        Recording reference, as published.
+    decoys : tuple of str
+        Markers known not to be volumes.
+    doi, license : str
+    expected : Expected
+    find_recordings : callable ``(root, site) -> list of RecordingFiles``, optional
+    read_eeg : callable ``(files, site) -> mne.io.BaseRaw`` (volt, markers as annotations), optional
+    read_bold : callable ``(files, site) -> BoldRun``, optional
+    """
+
+    name: str
+    sfreq: float
+    t_r: float
+    line_freq: float
+    volume_marker: str | None
+    ch_names: tuple[str, ...] = ()
+    rename: Mapping[str, str] = field(default_factory=dict)
+    ch_types: Mapping[str, str] = field(default_factory=dict)
+    eeg_state: EegState = "clean"
+    reference: str = "n/s"
+    decoys: tuple[str, ...] = ()
+    doi: str = ""
+    license: str = ""
+    expected: Expected = Expected()
+    find_recordings: Callable[[Path, Site], list[RecordingFiles]] | None = None
+    read_eeg: Callable[[RecordingFiles, Site], Any] | None = None
+    read_bold: Callable[[RecordingFiles, Site], BoldRun] | None = None
+
+    def __post_init__(self) -> None:
+        problems = []
+        if not self.sfreq > 0:
+            problems.append(f"sfreq is {self.sfreq} Hz")
+        if not 0.1 <= self.t_r <= 20:
+            problems.append(f"t_r is {self.t_r}; it is given in seconds (a value such as 2000 is milliseconds)")
+        if self.line_freq not in (50, 60):
+            problems.append(f"line_freq is {self.line_freq} Hz, expected 50 or 60")
+        if self.eeg_state not in EEG_STATES:
+            problems.append(f"eeg_state is {self.eeg_state!r}, expected one of {EEG_STATES}")
+        if problems:
+            raise SiteError(f"site {self.name!r}: " + "; ".join(problems))
+
+
+def load_site(path: str | Path) -> Site:
+    """Read the facts of a private site from a YAML file: no code needed.
+
+    Parameters
+    ----------
+    path : str or Path
+        YAML mapping with the facts of :class:`Site` (readers are the BIDS defaults).
+
+    Raises
+    ------
+    SiteError
+        The file is absent, not a mapping, has unknown keys or lacks one.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise SiteError(f"{path}: no such site file; write one (see README, 'Bring your own site')")
+    try:
+        facts = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise SiteError(f"{path}: not valid YAML: {error}") from error
+    if not isinstance(facts, dict):
+        raise SiteError(f"{path}: expected a mapping of facts such as 't_r: 2.0', found {type(facts).__name__}")
+    known = [f.name for f in fields(Site) if f.name not in ("find_recordings", "read_eeg", "read_bold")]
+    hints = {key: difflib.get_close_matches(str(key), known, n=1) for key in facts if key not in known}
+    unknown = [f"{key!r}" + (f" (did you mean {hint[0]!r}?)" if hint else "") for key, hint in hints.items()]
+    missing = [key for key in ("name", "sfreq", "t_r", "line_freq", "volume_marker") if key not in facts]
+    if unknown or missing:
+        parts = [f"unknown keys: {', '.join(unknown)}"] * bool(unknown) + [f"missing keys: {missing}"] * bool(missing)
+        raise SiteError(f"{path}: " + "; ".join(parts))
+    facts["expected"] = Expected(**(facts.get("expected") or {}))
+    for key in ("ch_names", "decoys"):
+        facts[key] = tuple(facts.get(key) or ())
+    try:
+        return Site(**facts)
+    except (TypeError, SiteError) as error:
+        raise SiteError(f"{path}: {error}") from error
