@@ -1,0 +1,224 @@
+"""Choices of the experiment, made at load time: how targets are filtered and scaled, which channels are shared.
+
+Shapes: ``V`` volumes, ``R`` parcels, ``C`` channels, ``T`` samples. NaN parcels stay NaN; NaN or invalid volumes inside
+a scan are bridged by straight lines before the filter sees them, and are NaN again in the result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from typing import Any, Literal, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.signal import butter, sosfiltfilt
+
+from xsite.errors import ChannelError
+from xsite.recording import Bool, Float, Recording
+
+ORDER = 5
+PERCENTILE = 95
+
+
+def paper_target(
+    series_VR: Float, t_r: float, low_pass: float | None = 0.15, *, valid_V: Bool | None = None
+) -> NDArray[np.float32]:
+    """Target of the NeuroBOLT paper: filter, mean and scale see every volume of the scan.
+
+    Zero-phase 5th-order Butterworth low-pass over all rows, demean, divide by the 95th percentile of the absolute
+    value over the scan. All rows are returned; rows without a window fall away where windows are cut.
+
+    Parameters
+    ----------
+    series_VR : float array, shape (V, R)
+        Parcel series in any unit; a parcel without coverage is NaN throughout.
+    t_r : float
+        Repetition time in seconds.
+    low_pass : float or None
+        Hz; at or above the Nyquist frequency nothing is filtered.
+    valid_V : bool array, shape (V,), optional
+        Volumes to use; the others are NaN in the result.
+
+    Returns
+    -------
+    float32 array, shape (V, R)
+
+    References
+    ----------
+    Li et al., NeuroBOLT, NeurIPS 2024 (arXiv 2410.05341), section on data.
+    """
+    whole_V = np.ones(len(series_VR), dtype=bool)
+    return strict_target(series_VR, t_r, whole_V, low_pass=low_pass, valid_V=valid_V)
+
+
+def strict_target(
+    series_VR: Float,
+    t_r: float,
+    train_V: Bool,
+    scale_R: Float | None = None,
+    low_pass: float | None = 0.15,
+    *,
+    valid_V: Bool | None = None,
+) -> NDArray[np.float32]:
+    """Target whose filter, mean and scale never see the test part.
+
+    Each contiguous stretch of ``train_V`` is filtered by itself; mean and scale come from the training volumes. A
+    recording of a held-out site has no training part: pass the median of the training recordings' scales as
+    ``scale_R``, never its own. Its own temporal mean is removed all the same, because the shared format is detrended
+    within each recording already; no correlation depends on it.
+
+    Parameters
+    ----------
+    series_VR : float array, shape (V, R)
+    t_r : float
+        Repetition time in seconds.
+    train_V : bool array, shape (V,)
+        Volumes whose statistics may be used.
+    scale_R : float array, shape (R,), optional
+        Divisor per parcel; needed where ``train_V`` is False throughout, and used wherever it is given.
+    low_pass : float or None
+        Hz; at or above the Nyquist frequency nothing is filtered.
+    valid_V : bool array, shape (V,), optional
+        Volumes to use; the others are NaN in the result.
+
+    Returns
+    -------
+    float32 array, shape (V, R)
+
+    Raises
+    ------
+    ValueError
+        Neither a training volume nor ``scale_R`` is given, or shapes do not fit.
+    """
+    series_VR, train_V = _masked(series_VR, valid_V), np.asarray(train_V, dtype=bool)
+    if train_V.shape != series_VR.shape[:1]:
+        raise ValueError(f"train_V has shape {train_V.shape}, the series has {len(series_VR)} volumes")
+    if scale_R is None and not train_V.any():
+        raise ValueError("a recording without training volumes needs scale_R (the training recordings' median scale)")
+    edges = np.flatnonzero(np.diff(train_V)) + 1
+    filtered_VR = np.concatenate([_filtered(part, t_r, low_pass) for part in np.split(series_VR, edges)])
+    filtered_VR = filtered_VR - _column_mean(filtered_VR[train_V] if train_V.any() else filtered_VR)
+    divisor_R = _percentile(filtered_VR[train_V]) if scale_R is None else np.asarray(scale_R, dtype=np.float64)
+    if divisor_R.shape != series_VR.shape[1:]:
+        raise ValueError(f"scale_R has shape {divisor_R.shape}, the series has {series_VR.shape[1]} parcels")
+    # a parcel that never moves has nothing to predict: NaN, as a parcel without coverage
+    return (filtered_VR / np.where(divisor_R > 0, divisor_R, np.nan)).astype(np.float32)
+
+
+def target_scale(
+    series_VR: Float, t_r: float, low_pass: float | None = 0.15, *, valid_V: Bool | None = None
+) -> NDArray[np.float64]:
+    """95th percentile of the absolute low-passed, demeaned series, per parcel: shape (R,), NaN without coverage."""
+    filtered_VR = _filtered(_masked(series_VR, valid_V), t_r, low_pass)
+    return _percentile(filtered_VR - _column_mean(filtered_VR))
+
+
+def _masked(series_VR: Float, valid_V: Bool | None) -> NDArray[np.float64]:
+    masked_VR = np.array(series_VR, dtype=np.float64)
+    if masked_VR.ndim != 2:
+        raise ValueError(f"a target is made from a (volumes, parcels) array, found shape {masked_VR.shape}")
+    if valid_V is not None:
+        masked_VR[~np.asarray(valid_V, dtype=bool)] = np.nan
+    return masked_VR
+
+
+def _filtered(series_VR: NDArray[np.float64], t_r: float, low_pass: float | None) -> NDArray[np.float64]:
+    """Low-pass one contiguous stretch; gaps are bridged for the filter and put back as NaN."""
+    if low_pass is None or low_pass >= 0.5 / t_r:
+        return series_VR
+    sos = butter(ORDER, low_pass, fs=1 / t_r, output="sos")
+    result_VR = np.full_like(series_VR, np.nan)
+    patterns, which_R = np.unique(np.isfinite(series_VR), axis=1, return_inverse=True)
+    for index, finite_V in enumerate(patterns.T):  # one pattern, unless parcels have gaps of their own
+        rows = np.flatnonzero(finite_V)
+        if rows.size == 0:
+            continue
+        columns = np.flatnonzero(which_R.ravel() == index)
+        span = np.arange(rows[0], rows[-1] + 1)
+        bridged_VR = np.stack([np.interp(span, rows, series_VR[rows, r]) for r in columns], axis=1)
+        smooth_VR = sosfiltfilt(sos, bridged_VR, axis=0, padlen=min(3 * 6, len(span) - 1))  # 18, SciPy's own default
+        result_VR[np.ix_(rows, columns)] = smooth_VR[rows - rows[0]]
+    return result_VR
+
+
+def _column_mean(series_VR: NDArray[np.float64]) -> NDArray[np.float64]:
+    finite_VR = np.isfinite(series_VR)
+    total_R = np.where(finite_VR, series_VR, 0).sum(0)
+    return cast("NDArray[np.float64]", np.divide(total_R, np.where(finite_VR.any(0), finite_VR.sum(0), np.nan)))
+
+
+def _percentile(series_VR: NDArray[np.float64]) -> NDArray[np.float64]:
+    covered_R = np.isfinite(series_VR).any(0)
+    scale_R = np.full(series_VR.shape[1], np.nan)
+    if covered_R.any():
+        scale_R[covered_R] = np.nanpercentile(np.abs(series_VR[:, covered_R]), PERCENTILE, axis=0)
+    return scale_R
+
+
+@cache
+def _head_order() -> dict[str, int]:
+    """Front to back, left to right: the order of the 10-05 system (cached, MNE takes a moment to build it)."""
+    from mne.channels import make_standard_montage
+
+    return {name.lower(): place for place, name in enumerate(make_standard_montage("colin27_1005").ch_names)}
+
+
+def common_channels(montages: Sequence[Sequence[str]]) -> tuple[str, ...]:
+    """Channels that every recording has, from front to back of the head.
+
+    Parameters
+    ----------
+    montages : sequence of sequences of str
+        Canonical channel names of each recording.
+
+    Raises
+    ------
+    ChannelError
+        No recording is given, or they share no channel.
+    """
+    if not montages:
+        raise ChannelError("no recording given: there are no channels to compare")
+    shared = set(montages[0]).intersection(*montages[1:])
+    if not shared:
+        kinds = sorted({", ".join(names) for names in montages})
+        raise ChannelError(
+            f"the recordings share no channel; {len(kinds)} montages: " + " | ".join(kinds) + ". Use channels: native"
+        )
+    order = _head_order()
+    return tuple(sorted(shared, key=lambda name: (order.get(name.lower(), len(order)), name)))
+
+
+def harmonize_eeg(
+    recording: Recording, ch_names: Sequence[str], reference: Literal["average", "native"] = "average"
+) -> NDArray[np.float32]:
+    """EEG of the asked channels, in their order, re-referenced after the choice.
+
+    Parameters
+    ----------
+    recording : Recording
+    ch_names : sequence of str, length C
+    reference : {"average", "native"}
+        ``average`` subtracts the mean over ``ch_names`` at every sample.
+
+    Returns
+    -------
+    float32 array, shape (C, T)
+        Microvolt.
+
+    Raises
+    ------
+    ChannelError
+        The recording lacks some of the channels.
+    """
+    place = {name: index for index, name in enumerate(recording.ch_names)}
+    missing = [name for name in ch_names if name not in place]
+    if missing:
+        raise ChannelError(
+            f"{recording.key}: lacks channels {missing}; it has {', '.join(recording.ch_names)}. Use channels that all "
+            "recordings share (data.channels: common), or data.channels: native"
+        )
+    eeg_CT: NDArray[Any] = recording.eeg[[place[name] for name in ch_names]].astype(np.float32)
+    if reference == "average":
+        eeg_CT -= eeg_CT.mean(axis=0, keepdims=True)
+    return eeg_CT

@@ -1,0 +1,153 @@
+"""The trigger audit: what is accepted, what is repaired, what is refused."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from xsite.errors import AlignmentError
+from xsite.signals.align import Alignment, align, align_without_markers
+
+T_R, N, LEAD = 2.1, 100, 20.0
+DURATION = LEAD + N * T_R + 5
+
+
+def train(n: int = N, t_r: float = T_R, first: float = LEAD) -> np.ndarray:
+    return first + t_r * np.arange(n)
+
+
+def run(markers: np.ndarray, *, n_volumes: int = N, t_r: float = T_R, start_time: float = 0.0, **kwargs) -> Alignment:
+    options = {"eeg_duration": DURATION, "source": "sub-01_eeg.vhdr", **kwargs}
+    return align(np.asarray(markers), n_volumes=n_volumes, t_r=t_r, start_time=start_time, **options)
+
+
+def test_exact_train_is_ok_and_start_time_is_added():
+    found = run(train()[::-1], start_time=1.05)
+    assert found.verdict == "ok"
+    np.testing.assert_allclose(found.volume_onsets, train() + 1.05)
+    np.testing.assert_allclose(found.triggers, train())
+    assert found.volume_valid.all()
+    assert found.jitter_ms < 1e-6
+    assert found.t_r_found == pytest.approx(T_R)
+    assert "100 volume markers, 100 volumes" in found.evidence[0]
+
+
+@pytest.mark.parametrize("extra", [1, 2])
+def test_extra_markers_at_the_end_are_ignored(extra: int):
+    found = run(train(N + extra))
+    assert found.verdict == "repaired"
+    assert found.volume_valid.all()
+    np.testing.assert_allclose(found.volume_onsets, train())
+    assert any(f"{extra} marker(s) after the last volume" in words for words in found.evidence)
+
+
+def test_extra_marker_off_the_grid_at_the_end_is_ignored():
+    found = run(np.append(train(), train()[-1] + 0.4))
+    assert found.verdict == "repaired"
+    np.testing.assert_allclose(found.volume_onsets, train())
+
+
+def test_three_extra_markers_are_refused():
+    with pytest.raises(AlignmentError, match=r"103 volume markers but only 100 volumes \(3 more\)"):
+        run(train(N + 3))
+
+
+def test_markers_that_stop_early_leave_invalid_volumes():
+    found = run(train(N - 4))
+    assert found.verdict == "repaired"
+    assert found.volume_valid.sum() == N - 4
+    assert not found.volume_valid[-4:].any()
+    np.testing.assert_allclose(found.volume_onsets, train())  # still one onset per volume
+
+
+def test_one_missing_marker_is_filled():
+    found = run(np.delete(train(), 40))
+    assert found.verdict == "repaired"
+    assert found.volume_valid.all()
+    np.testing.assert_allclose(found.volume_onsets, train(), atol=1e-9)
+    assert any("volume 41 is missing" in words for words in found.evidence)
+
+
+def test_gap_and_extra_marker_that_cancel_in_the_count_are_seen():
+    found = run(np.delete(train(N + 1), 40))
+    assert found.verdict == "repaired"
+    np.testing.assert_allclose(found.volume_onsets, train(), atol=1e-9)
+    assert len([words for words in found.evidence if "missing" in words or "ignored" in words]) == 2
+
+
+@pytest.mark.parametrize(
+    ("markers", "message"),
+    [
+        ([], "no volume marker found"),
+        ([LEAD], r"1 volume marker\(s\) for 100 volumes"),
+        (train(30), r"30 volume marker\(s\) for 100 volumes"),
+        (np.delete(train(), [40, 60]), "2 markers are missing inside"),
+        (np.delete(train(), slice(30, 60)), "30 markers are missing inside"),
+        (np.delete(np.insert(train(), 50, train()[49] + 0.1), -1), "markers 50 and 51 are only"),
+        (train() + np.where(np.arange(N) == 30, 0.3, 0), "marker 31 at .* is .300.0 ms off"),
+        (train(t_r=T_R * 1.006), r"2\.1126 s apart \(median\) but the TR is 2\.1 s"),
+        (train(N, t_r=T_R / 2), "1.0500 s apart"),
+        (train(first=-4.0), "2 of 100 volume markers lie outside the EEG"),
+        (train(first=LEAD + 10), "outside the EEG"),
+        (np.append(train(N - 1), np.nan), "NaN"),
+    ],
+)
+def test_beyond_repair(markers: np.ndarray, message: str):
+    with pytest.raises(AlignmentError, match=message) as caught:
+        run(np.asarray(markers, dtype=float))
+    assert "sub-01_eeg.vhdr" in str(caught.value)
+
+
+def test_slice_triggers_are_recognised_by_their_spacing():
+    slices = (train()[:, None] + np.arange(30) * 0.06).ravel()
+    with pytest.raises(AlignmentError, match="more"):
+        run(slices)
+    with pytest.raises(AlignmentError, match=r"0\.0600 s apart"):
+        run(slices[:N])
+
+
+def test_message_lists_the_markers_that_were_found():
+    with pytest.raises(AlignmentError, match=r"'Sync On' x12, 'S  1' x3|'S  1' x3, 'Sync On' x12"):
+        run([], found_markers={"Sync On": 12, "S  1": 3})
+
+
+def test_missing_markers_that_may_be_the_first_ones_are_refused():
+    with pytest.raises(AlignmentError, match=r"first volumes may be the ones"):
+        run(train(N - 2, first=0.5), eeg_duration=0.5 + N * T_R + 5)
+
+
+def test_eeg_that_stops_before_the_scan_is_repaired():
+    found = run(train(N - 10), eeg_duration=train(N - 10)[-1] + 1.0)
+    assert found.verdict == "repaired"
+    assert found.volume_valid.sum() == N - 10
+
+
+def test_start_time_beyond_the_eeg_end_makes_the_volume_invalid():
+    found = run(train(), start_time=1.0, eeg_duration=train()[-1] + 0.5)
+    assert not found.volume_valid[-1]
+    assert found.volume_valid[:-1].all()
+    with pytest.raises(AlignmentError, match="not inside one TR"):
+        run(train(), start_time=1050.0)
+
+
+def test_drift_and_jitter_are_reported(rng: np.random.Generator):
+    jitter = rng.normal(0, 0.001, N)
+    found = run(train(t_r=T_R * (1 + 50e-6)) + jitter)
+    assert found.verdict == "ok"
+    assert found.jitter_ms == pytest.approx(1.0, rel=0.3)
+    assert (found.t_r_found / T_R - 1) * 1e6 == pytest.approx(50, abs=15)
+    assert "ppm from 2.1 s" in found.evidence[-1]
+
+
+def test_markers_quantised_at_low_rate_and_short_tr_pass():
+    found = run(np.round(train(400, t_r=0.367) * 250) / 250, n_volumes=400, t_r=0.367)
+    assert found.verdict == "ok"
+
+
+def test_without_markers_the_verdict_is_unverified():
+    found = align_without_markers(n_volumes=10, t_r=2.0, start_time=1.0, eeg_duration=15.0, source="x.set")
+    assert found.verdict == "unverified"
+    np.testing.assert_allclose(found.volume_onsets, 1.0 + 2.0 * np.arange(10))
+    assert found.volume_valid.sum() == 8
+    with pytest.raises(AlignmentError, match=r"x\.set: no volume inside"):
+        align_without_markers(n_volumes=3, t_r=2.0, start_time=0.0, eeg_duration=9.0, source="x.set", first_onset=10.0)

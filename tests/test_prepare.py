@@ -1,0 +1,132 @@
+"""Source files to the shared format: what comes out is what went in, on one clock, with its history."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from small_site import LABELS, LEAD_IN, N_VOLUMES, T_R, small_atlas, small_site, write_recording_files
+
+from xsite.data.bids import find_recordings
+from xsite.data.prepare import input_fingerprint, prepare_recording, source_files
+from xsite.data.store import has_recording, read_recording, write_recording
+from xsite.data.windows import window_starts
+from xsite.errors import FormatError
+from xsite.recording import RecordingKey
+from xsite.site import BoldRun, RecordingFiles, Site
+
+
+@pytest.fixture
+def prepared(tmp_path):
+    write_recording_files(tmp_path / "bids")
+    (files,) = find_recordings(tmp_path / "bids", small_site())
+    atlas = small_atlas(tmp_path)
+    return prepare_recording(site=small_site(), files=files, atlas=atlas), files, atlas
+
+
+def test_a_recording_comes_out_whole(prepared):
+    recording, _, atlas = prepared
+    assert recording.ch_names[:2] == ("Fp1", "Fp2")
+    assert "ECG" not in recording.ch_names
+    assert recording.sfreq == 200
+    assert recording.eeg.shape == (13, round((LEAD_IN + T_R * N_VOLUMES + 3) * 200))
+    assert 5 < np.median(recording.eeg.std(1)) < 40  # microvolt
+    assert recording.parcellation == atlas.parcellation
+    assert recording.parcellation.labels == LABELS
+    np.testing.assert_allclose(recording.volume_onsets, LEAD_IN + 0.5 + T_R * np.arange(N_VOLUMES), atol=1e-2)
+    assert recording.volume_valid.all()
+    assert len(window_starts(recording)[0]) == N_VOLUMES
+    assert "framewise_displacement" in recording.confound_names
+    assert np.isfinite(recording.bold).all()
+    assert np.isfinite(recording.global_signal).all()
+
+
+def test_measured_parcels_follow_the_truth_through_the_same_path(prepared):
+    recording, _, _ = prepared
+    for parcel in range(3):
+        assert np.corrcoef(recording.bold[:, parcel], recording.truth[:, parcel])[0, 1] > 0.9
+    trend = np.polyfit(np.arange(N_VOLUMES), recording.truth, 1)[0]
+    np.testing.assert_allclose(trend, 0, atol=1e-4)
+
+
+def test_provenance_tells_sources_steps_and_verdict_and_no_private_matter(prepared, tmp_path):
+    recording, files, _ = prepared
+    facts = recording.provenance
+    assert facts["alignment"]["verdict"] == "ok"
+    assert any("30 volume" in line for line in facts["alignment"]["evidence"])
+    names = {source["file"] for source in facts["sources"]}
+    assert names == {path.name for path in source_files(files)}
+    assert {".vhdr", ".eeg", ".vmrk", ".tsv", ".json", ".gz"} <= {path.suffix for path in source_files(files)}
+    assert all(len(source["sha256"]) == 64 for source in facts["sources"])
+    assert {"resample", "regress"} <= {step["step"] for step in facts["steps"]}
+    assert facts["versions"]["mne"]
+    assert recording.quality["eeg_valid_fraction"] > 0.9
+    text = json.dumps(facts, default=str)
+    assert str(tmp_path) not in text.replace(facts["alignment"]["evidence"][0], "")
+
+
+def test_prepared_recordings_survive_the_store(prepared, tmp_path):
+    recording, files, atlas = prepared
+    fingerprint = input_fingerprint(small_site(), files, atlas)
+    write_recording(str(tmp_path / "store"), recording, fingerprint=fingerprint)
+    assert has_recording(str(tmp_path / "store"), files.key, input_fingerprint(small_site(), files, atlas))
+    again = read_recording(str(tmp_path / "store"), files.key)
+    np.testing.assert_allclose(again.eeg, recording.eeg, atol=0.05)
+    np.testing.assert_array_equal(again.truth, recording.truth)
+
+
+def test_the_fingerprint_follows_sources_settings_site_and_atlas(prepared, tmp_path):
+    _, files, atlas = prepared
+    first = input_fingerprint(small_site(), files, atlas)
+    assert first == input_fingerprint(small_site(), files, atlas, {"sfreq": 200.0})
+    other_atlas = replace(atlas, parcellation=replace(atlas.parcellation, sha256="f" * 64))
+    others = [
+        input_fingerprint(small_site(), files, atlas, {"sfreq": 100.0}),
+        input_fingerprint(small_site(line_freq=60.0), files, atlas),
+        input_fingerprint(small_site(), files, other_atlas),
+    ]
+    marker_file = files.eeg.with_suffix(".vmrk")
+    marker_file.write_text(marker_file.read_text() + "\n; touched\n")
+    others.append(input_fingerprint(small_site(), files, atlas))
+    assert len({first, *others}) == 5
+
+
+def published(files: RecordingFiles, site: Site) -> BoldRun:
+    series = np.random.default_rng(0).normal(0, 1, (N_VOLUMES, 4))
+    return BoldRun(t_r=T_R, series_VR=series, labels=("extra", *LABELS), global_signal_V=series[:, 0], units="z")
+
+
+def test_published_series_are_taken_as_they_are(prepared):
+    _, files, atlas = prepared
+    site = small_site(read_bold=published)
+    with_atlas = prepare_recording(site=site, files=replace(files, truth=None), atlas=atlas)
+    assert with_atlas.parcellation == atlas.parcellation
+    np.testing.assert_allclose(with_atlas.bold, published(files, site).series_VR[:, 1:], rtol=1e-6)
+    assert with_atlas.bold_units == "z"
+    alone = prepare_recording(site=site, files=replace(files, truth=None), atlas=None)
+    assert alone.parcellation.labels == ("extra", *LABELS)
+    assert alone.parcellation.name == "parcel-table-4"
+
+
+def test_without_markers_the_scan_is_taken_to_start_with_the_eeg(prepared):
+    _, files, atlas = prepared
+    recording = prepare_recording(site=small_site(volume_marker=None), files=files, atlas=atlas)
+    assert recording.provenance["alignment"]["verdict"] == "unverified"
+    assert recording.volume_onsets[0] == 0.5
+
+
+def test_a_recording_without_any_window_says_that_it_is_excluded(tmp_path):
+    write_recording_files(tmp_path, n_volumes=8)
+    (files,) = find_recordings(tmp_path, small_site(volume_marker=None))
+    files = RecordingFiles(RecordingKey("small", "01"), files.eeg, files.bold)
+    site = small_site(volume_marker=None)
+    recording = prepare_recording(site=site, files=files, atlas=small_atlas(tmp_path))
+    assert "16 s" in recording.provenance["excluded"]
+
+
+def test_an_image_needs_an_atlas(prepared):
+    _, files, _ = prepared
+    with pytest.raises(FormatError, match="needs an atlas"):
+        prepare_recording(site=small_site(), files=files, atlas=None)
