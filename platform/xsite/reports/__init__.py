@@ -1,1 +1,1 @@
-"""Placeholder docstring: replace."""
+"""One self-contained HTML page per study."""

@@ -1,0 +1,136 @@
+"""What a study leaves behind in its folder, read and checked."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from xsite.errors import FormatError
+from xsite.evaluation.scoring import ORACLE, Prediction, load_predictions
+from xsite.evaluation.tables import study_summary
+
+HISTORY = ("held_out", "model", "control", "epoch", "train_loss", "val_loss", "lr", "seconds")
+
+
+@dataclass(frozen=True, eq=False)
+class Study:
+    """What a study left behind, read from its folder.
+
+    Parameters
+    ----------
+    experiment : mapping
+        Content of ``experiment.yaml``.
+    experiment_yaml : str
+        The same, as text.
+    manifest, scores, histories : DataFrame
+    summary : mapping
+        Of :func:`xsite.evaluation.tables.study_summary`.
+    predictions : sequence of Prediction
+    folds : sequence of mapping
+        Of :meth:`xsite.evaluation.folds.Fold.to_dict`.
+    versions : mapping of str to str
+    montages : mapping of site to ``{"ch_names", "positions"}``
+    parcels : mapping
+        ``labels``, and ``coords`` (MNI, mm) where known.
+    """
+
+    experiment: Mapping[str, Any]
+    experiment_yaml: str
+    manifest: pd.DataFrame
+    scores: pd.DataFrame
+    summary: Mapping[str, Any]
+    predictions: Sequence[Prediction]
+    histories: pd.DataFrame
+    folds: Sequence[Mapping[str, Any]]
+    versions: Mapping[str, Any]
+    montages: Mapping[str, Mapping[str, Any]]
+    parcels: Mapping[str, Any]
+
+    @cached_property
+    def model(self) -> str:
+        """Model that the page is about: the experiment's, or the best baseline of a study that trained none."""
+        known = self.scores.loc[~self.scores["control"].astype(bool) & (self.scores["model"] != ORACLE)]
+        wanted = str(self.experiment.get("model", {}).get("name", ""))
+        if wanted in set(known["model"]):
+            return wanted
+        means = known.groupby("model")["r"].mean()
+        return str(means.idxmax()) if means.notna().any() else str(known["model"].iloc[0])
+
+
+def load_study(folder: str | Path) -> Study:
+    """Read a study's folder.
+
+    Raises
+    ------
+    FormatError
+        Files are missing (all of them are named) or one cannot be read.
+    """
+    folder = Path(folder)
+    needed = ("experiment.yaml", "manifest.parquet", "scores.parquet", "summary.json", "predictions.npz", "folds.json")
+    missing = [name for name in needed if not (folder / name).is_file()]
+    if missing:
+        raise FormatError(f"{folder}: no complete study, it lacks {', '.join(missing)}; run the study to its end")
+    experiment_yaml = (folder / "experiment.yaml").read_text(encoding="utf-8")
+    try:
+        experiment = yaml.safe_load(experiment_yaml)
+    except yaml.YAMLError as error:
+        raise FormatError(f"{folder / 'experiment.yaml'}: not valid YAML: {error}") from error
+    scores = _parquet(folder / "scores.parquet")
+    histories = folder / "histories.parquet"
+    study = Study(
+        experiment=experiment,
+        experiment_yaml=experiment_yaml,
+        manifest=_parquet(folder / "manifest.parquet"),
+        scores=scores,
+        summary=_json(folder / "summary.json"),
+        predictions=load_predictions(folder / "predictions.npz"),
+        histories=_parquet(histories) if histories.is_file() else pd.DataFrame(columns=list(HISTORY)),
+        folds=_json(folder / "folds.json"),
+        versions=_json(folder / "versions.json", {}),
+        montages=_json(folder / "montages.json", {}),
+        parcels=_json(folder / "parcels.json", {}),
+    )
+    if scores.empty:
+        raise FormatError(f"{folder / 'scores.parquet'}: holds no score")
+    return _completed(study)
+
+
+def _json(path: Path, default: Any = None) -> Any:
+    if default is not None and not path.is_file():
+        return default
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise FormatError(f"{path}: not valid JSON: {error}") from error
+
+
+def _parquet(path: Path) -> pd.DataFrame:
+    try:
+        return pd.read_parquet(path)
+    except (OSError, ValueError) as error:  # pyarrow's errors are ValueErrors
+        raise FormatError(f"{path}: not a readable table: {error}") from error
+
+
+def _completed(study: Study) -> Study:
+    """Compute what an older or shorter ``summary.json`` does not hold."""
+    wanted = ("rows", "overall", "intervals", "comparison")
+    if all(key in study.summary for key in wanted) and study.summary.get("model") == study.model:
+        return study
+    rivals = sorted(set(study.scores["model"]) - {study.model, ORACLE})
+    full = study_summary(
+        study.scores,
+        study.predictions,
+        model=study.model,
+        rivals=rivals,
+        surrogates=int(study.experiment.get("surrogates", 1000)),
+        seed=int(study.experiment.get("seed", 0)),
+        selection=str(study.experiment.get("select_on", "train-site-val")),
+    )
+    return replace(study, summary={**study.summary, **full})

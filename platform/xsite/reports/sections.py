@@ -1,0 +1,172 @@
+"""The parts of a study's page that speak in words and tables."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from xsite.evaluation.scoring import ORACLE
+from xsite.evaluation.tables import subject_scores
+from xsite.reports import figures, verdict
+from xsite.reports.folder import Study
+from xsite.reports.markup import Html, figure, inline_svg, interval, join, number, table, tag
+from xsite.reports.parcel_table import parcel_table
+from xsite.reports.verdict import label
+
+
+def basis(study: Study, n: str) -> str:
+    """What every table rests on: n, unit, who selected, what the model knew of the test site."""
+    return (
+        f"n: {n}. Unit: Pearson R (no unit) over a whole recording, mean over parcels, then over a subject's "
+        f"recordings, then over subjects. Selection rule: {study.summary['selection']}. Access to the test site: "
+        f"{study.summary['test_site_access']}."
+    )
+
+
+def counts(study: Study) -> str:
+    """Subjects and recordings behind the page."""
+    own = study.scores[(study.scores["model"] == study.model) & ~study.scores["control"].astype(bool)]
+    n_recordings = len(own.drop_duplicates(["site", "subject", "session", "task", "run"]))
+    n_subjects = len(own.drop_duplicates(["site", "subject"]))
+    return f"{n_subjects} subjects, {n_recordings} recordings, {own['site'].nunique()} held-out sites"
+
+
+def top(study: Study) -> Html:
+    """Verdict in words, key figures, findings."""
+    tone, title, detail = verdict.headline(study.summary, study.model)
+    name = study.experiment.get("name", "study")
+    items = [tag("li", sentence, class_=mark) for mark, sentence in verdict.findings(study.summary, study.model)]
+    content = [
+        tag("p", f"Study {name} · leave-one-site-out · {counts(study)}", class_="kicker"),
+        tag("h1", title, class_=tone),
+        tag("p", detail, class_="lead"),
+        tag("div", join(_tiles(study)), class_="tiles"),
+        tag("ul", join(items), class_="findings"),
+    ]
+    return tag("header", join(content))
+
+
+def _tiles(study: Study) -> list[Html]:
+    rows = [r for r in study.summary["overall"] if not r["control"] and r["r_mean"] is not None]
+    order = {study.model: 0, ORACLE: 2}
+    found = [
+        (f"{number(r['r_mean'])}", f"{label(r['model'])}, mean R of {r['n_sites']} sites")
+        for r in sorted(rows, key=lambda r: order.get(r["model"], 1))
+    ]
+    means = {r["model"]: r["r_mean"] for r in rows}
+    if means.get(ORACLE) and study.model in means:
+        found.append((f"{100 * means[study.model] / means[ORACLE]:.0f} %", "of the oracle's R"))
+    return [tag("div", join([tag("b", big), tag("span", small)]), class_="tile") for big, small in found]
+
+
+def site_section(study: Study) -> Html:
+    """Chart and table of every model at every held-out site."""
+    intervals = pd.DataFrame(study.summary["intervals"]).convert_dtypes().infer_objects()
+    columns = ["r_mean", "ci_low", "ci_high", "null_low", "null_high"]
+    intervals[columns] = intervals[columns].astype(float)
+    oracle = {row["site"]: row["oracle_r_mean"] for row in study.summary["rows"]}
+    chart = figures.site_scores(intervals, subject_scores(study.scores), oracle)
+    picture = figure(
+        inline_svg(chart, name="sites", label="Mean R per held-out site and model"),
+        "Large dot: mean over subjects with its 95 % t-interval. Small dots: subjects. Grey bar: 95 % band of the "
+        "surrogates. Ring: control trained on the BOLD of other subjects. A constant prediction has no R and no dot.",
+    )
+    return join([picture, _site_table(study), _comparison_table(study)])
+
+
+def _site_table(study: Study) -> Html:
+    n = int(study.summary["surrogates"])
+    header = ["Site", "Model", "Subjects", "Volumes", "Mean\u00a0R", "95 % interval", "Partial\u00a0R", "p"]
+    header += ["Oracle\u00a0R", "%\u00a0of oracle", "MSE", "Skill,\u00a0%"]
+    caption = (
+        f"Intervals are t-based over subjects; fewer than five subjects make them wide. Partial R: without what "
+        f"the measured global signal explains. p is (k+1)/(n+1) over {n:,} phase-randomised surrogates of the measured "
+        f"BOLD. Skill: reduction of MSE against predicting zero. {basis(study, counts(study))}"
+    )
+    return table(header, _site_rows(study, n), caption=caption, kind="models")
+
+
+def _site_rows(study: Study, n: int) -> list[list[Any]]:
+    bounds = {(i["site"], i["model"], i["control"]): i for i in study.summary["intervals"]}
+    partial = subject_scores(study.scores).groupby(["site", "model", "control"])["r_partial"].mean()
+    zero = {r["site"]: r["mse_mean"] for r in study.summary["rows"] if r["model"] == "zero" and not r["control"]}
+    rows: list[list[Any]] = []
+    for row in study.summary["rows"]:
+        place = row["site"], row["model"], row["control"]
+        oracle, skill = row["oracle_r_mean"], None
+        if zero.get(row["site"]):
+            skill = 100 * (1 - row["mse_mean"] / zero[row["site"]])
+        share = 100 * row["r_mean"] / oracle if oracle and row["r_mean"] is not None else None
+        cells = [_model_name(row["model"], row["control"]), row["n_subjects"], row["n_volumes"]]
+        cells += [number(row["r_mean"], 3), interval(bounds[place]["ci_low"], bounds[place]["ci_high"], 3)]
+        cells += [number(partial.get(place), 3), verdict.p_value(row["p_null"], n)]
+        cells += [number(oracle, 3), number(share, 0), number(row["mse_mean"], 3), number(skill, 0)]
+        rows.append([row["site"], *cells])
+    return rows
+
+
+def _model_name(model: str, control: bool) -> Html:
+    paint = figures.colour(model, control=control)
+    kind = "dot ring" if control else "dot"
+    dot = tag("span", class_=kind, style=f"background:{paint};border-color:{paint}")
+    return tag("td", join([dot, label(model) + (" (control)" if control else "")]), style="text-align:left")
+
+
+def _comparison_table(study: Study) -> Html:
+    rows = []
+    for pair in study.summary["comparison"]:
+        few = " (few)" if pair["few"] else ""
+        site = "All sites" if pair["site"] == "all" else pair["site"]
+        cells = [label(pair["b"]), f"{pair['n']} {pair['unit']}{few}", number(pair["difference"], 3, sign=True)]
+        rows.append([site, *cells, interval(pair["ci_low"], pair["ci_high"], 3, sign=True)])
+    if not rows:
+        return tag("p", "No baseline with a defined R to compare with.")
+    caption = f"Paired by subject; over all sites the unit is the site. {basis(study, counts(study))}"
+    header = ["Held-out site", f"{label(study.model)} minus", "n", "Difference of R", "95 % interval"]
+    return join([tag("h3", f"{label(study.model)} against the baselines"), table(header, rows, caption=caption)])
+
+
+def parcel_section(study: Study) -> Html:
+    """Site x parcel tables, one open, the other models folded away."""
+    caption = (
+        "Cell: mean R over subjects; the strip below shows every subject (hover for the value), the line marks 0. "
+        "Colour follows the mean. A parcel predicted constantly counts as 0. "
+    )
+    parts = [parcel_table(study.scores, study.model, study.parcels, caption + basis(study, counts(study)))]
+    for model in dict.fromkeys(study.scores["model"]):
+        own = study.scores[(study.scores["model"] == model) & ~study.scores["control"].astype(bool)]
+        if model != study.model and own["r"].notna().any():
+            other = parcel_table(study.scores, model, study.parcels, caption + basis(study, counts(study)))
+            parts.append(tag("details", join([tag("summary", f"The same for {label(model)}"), other])))
+    return join(parts)
+
+
+def method_section(study: Study) -> Html:
+    """Folds, how to read the figures, experiment, versions."""
+    folds = []
+    for fold in study.folds:
+        sizes = [_size(fold.get(side, [])) for side in ("train", "val", "test")]
+        folds.append([fold["held_out"], *sizes, tag("code", fold.get("fingerprint", "–"))])
+    header = ["Held-out site", "Train", "Select", "Test", "Fold hash"]
+    caption = (
+        f"Selection rule: {study.summary['selection']}: validation subjects from the training sites only. Seed: "
+        f"{study.summary['seed']}. The held-out site takes no part before it is scored, once."
+    )
+    versions = [[name, value] for name, value in sorted(study.versions.items())]
+    return join(
+        [
+            table(header, folds, caption=caption),
+            tag("h3", "Experiment"),
+            tag("pre", study.experiment_yaml.strip()),
+            tag("h3", "Versions"),
+            table(["Package", "Version"], versions, caption="As found where the study ran.", kind="words")
+            if versions
+            else tag("p", "Not recorded."),
+        ]
+    )
+
+
+def _size(keys: list[Any]) -> str:
+    subjects = {tuple(key[:2]) if isinstance(key, list) else str(key) for key in keys}
+    return f"{len(subjects)} subjects, {len(keys)} recordings"

@@ -1,0 +1,150 @@
+"""The first lines of a report: what was found, in words, the unwelcome part first."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from xsite.reports.markup import interval, number
+
+Tone = Literal["good", "bad", "open"]
+LABELS = {"neurobolt": "NeuroBOLT", "ridge": "Ridge", "mean": "Training mean", "zero": "Zero", "oracle": "Oracle"}
+
+
+def label(model: str) -> str:
+    """How a model is called on the page."""
+    return LABELS.get(model, model)
+
+
+def rival_of(model: str, rows: Sequence[Mapping[str, Any]]) -> str | None:
+    """Who the model must beat: ridge where it was run, else the baseline with the highest mean r over the sites."""
+    means: dict[str, list[float]] = {}
+    for row in rows:
+        if row["model"] != model and not row["control"] and row["r_mean"] is not None:
+            means.setdefault(row["model"], []).append(row["r_mean"])
+    if "ridge" in means:
+        return "ridge"
+    return max(means, key=lambda name: sum(means[name]) / len(means[name]), default=None)
+
+
+def _of(items: Sequence[Mapping[str, Any]], **wanted: Any) -> list[Mapping[str, Any]]:
+    return [item for item in items if all(item[key] == value for key, value in wanted.items())]
+
+
+def headline(summary: Mapping[str, Any], model: str) -> tuple[Tone, str, str]:
+    """Say who wins and by how much.
+
+    Returns
+    -------
+    tone, title, detail : str
+    """
+    own = _of(summary["overall"], model=model, control=False)
+    if not own or own[0]["r_mean"] is None:
+        return "bad", f"{label(model)} has no score", "Its predictions are constant, or it was not run."
+    mean = own[0]["r_mean"]
+    rival = rival_of(model, summary["rows"])
+    if rival is None:
+        return "open", f"{label(model)} reaches a mean R of {number(mean)}", "No baseline with a defined R was run."
+    pairs = _of(summary["comparison"], a=model, b=rival)
+    everywhere = _of(pairs, site="all")
+    if not everywhere:
+        return "open", f"{label(model)} reaches a mean R of {number(mean)}", f"It was not compared with {label(rival)}."
+    return _against(model, rival, everywhere[0], [pair for pair in pairs if pair["site"] != "all"], summary)
+
+
+def _against(
+    model: str, rival: str, total: Mapping[str, Any], sites: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]
+) -> tuple[Tone, str, str]:
+    mine, theirs = (_of(summary["overall"], model=name, control=False)[0]["r_mean"] for name in (model, rival))
+    means = f"{number(mine)} against {number(theirs)}, mean R over {len(sites)} held-out sites"
+    difference, low, high = total["difference"], total["ci_low"], total["ci_high"]
+    clear = low is not None and (low > 0 or high < 0)
+    ahead, behind = (model, rival) if difference > 0 else (rival, model)
+    tone: Tone = "bad" if ahead == rival else ("good" if clear else "open")
+    title = f"{label(ahead)} beats {label(behind)}"
+    if not clear:
+        title = f"{label(ahead)} is ahead of {label(behind)}, not clearly"
+    bounds = "one site, no interval"
+    if low is not None:
+        bounds = f"95 % interval over sites {interval(low, high, sign=True)}"
+    per_site = "; ".join(
+        f"{pair['site']} {number(pair['difference'], sign=True)} {interval(pair['ci_low'], pair['ci_high'], sign=True)}"
+        for pair in sites
+    )
+    detail = (
+        f"{label(model)} {means}: difference {number(difference, sign=True)} ({bounds}). "
+        f"Per site, with 95 % intervals over subjects: {per_site}."
+    )
+    return tone, title, detail
+
+
+def findings(summary: Mapping[str, Any], model: str) -> list[tuple[Tone, str]]:
+    """Further sentences: oracle, chance, control, squared error, few sites."""
+    rows = _of(summary["rows"], model=model, control=False)
+    found = [_oracle(rows, model), _chance(rows, summary), _control(summary), _skill(rows, summary, model)]
+    n_sites = len(rows)
+    if n_sites < 5:
+        sentence = (
+            f"Few sites: {n_sites}. An interval over so few is wide and rests on the assumption that they are a fair "
+            "draw of the sites to come; read every site on its own."
+        )
+        found.append(("open", sentence))
+    return [item for item in found if item is not None]
+
+
+def _oracle(rows: Sequence[Mapping[str, Any]], model: str) -> tuple[Tone, str] | None:
+    shares = {r["site"]: (r["r_mean"] or 0.0) / r["oracle_r_mean"] for r in rows if r["oracle_r_mean"]}
+    if not shares:
+        return "open", "Oracle: not known; real recordings carry no noise-free truth."
+    half = sum(share >= 0.5 for share in shares.values())
+    each = ", ".join(f"{site} {100 * share:.0f} %" for site, share in shares.items())
+    verdict = "at every site" if half == len(shares) else f"at {half} of {len(shares)} sites"
+    tone: Tone = "good" if half == len(shares) else "bad"
+    return tone, f"Oracle: {label(model)} reaches at least half of the oracle's R {verdict} ({each})."
+
+
+def _chance(rows: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) -> tuple[Tone, str] | None:
+    n = int(summary.get("surrogates") or 0)
+    if not rows or not n:
+        return None
+    better = sum(row["p_null"] <= 0.05 for row in rows)
+    each = ", ".join(f"{row['site']} {p_value(row['p_null'], n)}" for row in rows)
+    tone: Tone = "good" if better == len(rows) else "bad"
+    return tone, f"Chance: p at most 0.05 against {n:,} surrogates at {better} of {len(rows)} sites ({each})."
+
+
+def p_value(p: float | None, n: int) -> str:
+    """Write a surrogate p-value with the digits that n surrogates can carry."""
+    if p is None or math.isnan(p):
+        return "–"
+    return f"{p:.{max(2, len(str(n)) - 1)}f}"
+
+
+def _control(summary: Mapping[str, Any]) -> tuple[Tone, str]:
+    controls = _of(summary["overall"], control=True)
+    if not controls:
+        return "open", "Control: none was run; name a model under controls in the recipe to train it on others' BOLD."
+    parts, leaks = [], 0
+    for row in controls:
+        above = row["inside_band"] is False and row["r_mean"] > row["null_high"]
+        leaks += above
+        place = {True: "inside", False: "above" if above else "below", None: "without"}[row["inside_band"]]
+        band = interval(row["null_low"], row["null_high"])
+        parts.append(f"{label(row['model'])} {number(row['r_mean'], 3)}, {place} its 95 % band of chance {band}")
+    sentence = "Control, trained on other subjects' BOLD: " + "; ".join(parts) + "."
+    return ("bad", sentence + " Suspect a leak.") if leaks else ("good", sentence)
+
+
+def _skill(rows: Sequence[Mapping[str, Any]], summary: Mapping[str, Any], model: str) -> tuple[Tone, str] | None:
+    zero = {row["site"]: row["mse_mean"] for row in _of(summary["rows"], model="zero", control=False)}
+    skills = {r["site"]: 1 - r["mse_mean"] / zero[r["site"]] for r in rows if zero.get(r["site"]) and r["mse_mean"]}
+    if not skills:
+        return None
+    better = sum(skill > 0 for skill in skills.values())
+    each = ", ".join(f"{site} {number(100 * skill, 0, sign=True)} %" for site, skill in skills.items())
+    tone: Tone = "good" if better == len(skills) else "bad"
+    return (
+        tone,
+        f"Squared error: {label(model)} is better than predicting zero at {better} of {len(skills)} sites ({each}).",
+    )
