@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -75,3 +75,12 @@ def make_recording(rng: np.random.Generator) -> Callable[..., Recording]:
         )
 
     return build
+
+
+@pytest.fixture(scope="session")
+def ray_local() -> Iterator[None]:
+    """One private two-core Ray cluster for all tests that need one; jobs that connect join it and leave it running."""
+    from xsite.runtime import cluster
+
+    with cluster.connected(num_cpus=2):
+        yield

@@ -1,1 +1,1 @@
-"""Placeholder docstring: replace."""
+"""The only room that imports Ray: cluster, ingest, training, leave-one-site-out, submission."""

@@ -1,0 +1,159 @@
+"""Pass a study through the gate and register its final model, with its card, scores and the alias ``challenger``.
+
+    neurobolt register studies/demo
+    neurobolt register studies/demo --tracking http://127.0.0.1:5000 --name neurobolt
+
+The alias moves only if the gate passes (or with ``--force``, which is written into the version's tags).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+import neurobolt
+from jobs.cli import run_job
+from jobs.opened import open_checkpoint
+from xsite.errors import FormatError
+from xsite.experiment import Experiment, load_experiment
+from xsite.tracking import (
+    Candidate,
+    GateReport,
+    StudyTracker,
+    annotate_run,
+    check_study,
+    find_study_runs,
+    model_card,
+    register_version,
+    resolve_tracking_uri,
+)
+
+FILES = ("experiment.yaml", "summary.json", "manifest.parquet", "versions.json", "final/manifest.json")
+
+
+def parser() -> argparse.ArgumentParser:
+    """Options of the verb."""
+    p = argparse.ArgumentParser(
+        prog="neurobolt register",
+        description=(__doc__ or "").splitlines()[0],
+        epilog="Example: neurobolt register studies/demo --tracking studies/mlflow",
+    )
+    p.add_argument("study", help="folder of a finished study (neurobolt loso)")
+    p.add_argument("--tracking", help="MLflow URI or folder (default: MLFLOW_TRACKING_URI, else studies/mlflow)")
+    p.add_argument("--name", default="neurobolt", help="name of the registered model (default: neurobolt)")
+    p.add_argument("--force", action="store_true", help="move the alias even if the gate fails; noted in the tags")
+    return p
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Gate, card, export check, registry; returns 1 if the gate fails and ``--force`` is not given."""
+    args = parser().parse_args(argv)
+    study, tracking = Path(args.study), resolve_tracking_uri(args.tracking)
+    _complete(study)
+    experiment = load_experiment(study / "experiment.yaml")
+    summary = json.loads((study / "summary.json").read_text(encoding="utf-8"))
+    gate = check_study(summary["rows"], experiment.model.name)
+    print("\n".join(gate.lines))
+    run_id = _final_run(tracking, experiment)
+    candidate = _candidate(study, experiment, summary, gate, forced=args.force)
+    annotate_run(tracking, run_id, tags=_gate_tags(gate, args.force), texts={"model_card.md": candidate.card})
+    moves = gate.passed or args.force
+    version = register_version(
+        tracking, candidate, name=args.name, run_id=run_id, alias="challenger" if moves else None
+    )
+    print(
+        f"registered {version.name} version {version.number}; the export repeats the checkpoint to {version.parity:.0e}"
+    )
+    if not moves:
+        print("the gate failed: the alias 'challenger' stays where it was (--force moves it)", file=sys.stderr)
+        return 1
+    print(f"model      {version.uri}" + ("" if gate.passed else " (FORCED: the gate failed)"))
+    print(f"tracking   {tracking}")
+    return 0
+
+
+def _complete(study: Path) -> None:
+    missing = [name for name in FILES if not (study / name).is_file()]
+    if missing:
+        raise FormatError(f"{study}: not a finished study, {', '.join(missing)} missing; run neurobolt loso again")
+
+
+def _final_run(tracking: str, experiment: Experiment) -> str:
+    """Id of the final model's run; a study that was run without this store gets its runs now."""
+    runs = find_study_runs(tracking, experiment.name, experiment.fingerprint)
+    if "final" not in runs:
+        with StudyTracker(tracking, experiment.name) as tracker:
+            tracker.start(experiment.flat(), fingerprint=experiment.fingerprint, tags={"registered_later": "true"})
+            tracker.fold(None)
+        runs = find_study_runs(tracking, experiment.name, experiment.fingerprint)
+    return runs["final"]
+
+
+def _candidate(
+    study: Path, experiment: Experiment, summary: dict[str, Any], gate: GateReport, *, forced: bool
+) -> Candidate:
+    opened = open_checkpoint(study / "final")
+    example_BCT = example_windows(opened.ch_names, opened.n_times)
+    versions = json.loads((study / "versions.json").read_text(encoding="utf-8"))
+    verdict = "passed" if gate.passed else "FAILED" + (" (alias forced)" if forced else "")
+    card = model_card(
+        experiment,
+        summary,
+        pd.read_parquet(study / "manifest.parquet"),
+        opened.config,
+        versions={name: str(number) for name, number in versions.items() if isinstance(number, str)},
+        gate=verdict,
+    )
+    return Candidate(
+        checkpoint=study / "final",
+        model_code=Path(__file__).with_name("served_model.py"),
+        code_paths=(Path(neurobolt.__file__).parent,),
+        example_BCT=example_BCT,
+        expected_BR=opened.model.predict(example_BCT, opened.ch_names),
+        ch_names=opened.ch_names,
+        card=card,
+        tags=_score_tags(summary["rows"], experiment) | _fold_tags(study, experiment) | _gate_tags(gate, forced),
+    )
+
+
+def example_windows(ch_names: Sequence[str], n_times: int, n_windows: int = 4) -> NDArray[np.float32]:
+    """Seeded synthetic EEG (alpha rhythm in noise, microvolt): an example must not carry a subject's own data."""
+    rng = np.random.default_rng(0)
+    t = np.arange(n_times) / 200.0
+    phase_BC1 = rng.uniform(0, 2 * np.pi, (n_windows, len(ch_names), 1))
+    eeg_BCT = rng.normal(0, 8, (n_windows, len(ch_names), n_times)) + 15 * np.sin(2 * np.pi * 10 * t + phase_BC1)
+    eeg_BCT -= eeg_BCT.mean(axis=1, keepdims=True)
+    return np.asarray(eeg_BCT, dtype=np.float32)
+
+
+def _score_tags(rows: Sequence[dict[str, Any]], experiment: Experiment) -> dict[str, str]:
+    own = [r for r in rows if r["model"] == experiment.model.name and not r["control"]]
+    tags = {f"r_{r['site']}": "none" if r["r_mean"] is None else f"{r['r_mean']:.4f}" for r in own}
+    measured = [r["r_mean"] or 0.0 for r in own]
+    facts = {"scores": "leave-one-site-out, measured on the fold models", "held_out_site": "none"}
+    facts |= {"fingerprint": experiment.fingerprint, "selection_rule": experiment.select_on}
+    return tags | facts | {"r_mean": f"{sum(measured) / max(len(measured), 1):.4f}"}
+
+
+def _fold_tags(study: Path, experiment: Experiment) -> dict[str, str]:
+    """SHA-256 of the fold models' weights: the very models that the scores were measured on."""
+    found = sorted((study / "folds").glob(f"*/{experiment.model.name}/manifest.json"))
+    listed = {path.parts[-3]: json.loads(path.read_text(encoding="utf-8"))["files"] for path in found}
+    return {f"fold_sha256_{site}": files["model.safetensors"]["sha256"] for site, files in listed.items()}
+
+
+def _gate_tags(gate: GateReport, forced: bool) -> dict[str, str]:
+    tags = {"gate.status": gate.status, "gate.report": "\n".join(gate.lines)}
+    return tags | {"gate.forced": str(forced and not gate.passed).lower()}
+
+
+if __name__ == "__main__":
+    sys.exit(run_job(main))

@@ -1,0 +1,112 @@
+"""What a study says while it runs: lines for people, and MLflow. Only the driver's process comes here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from xsite.runtime.study import code_sha
+from xsite.tracking import StudyTracker
+
+Event = Mapping[str, Any]
+
+
+def print_event(event: Event) -> None:
+    """One line per fold and epoch, with the time that is left if no fold stops early."""
+    if event["kind"] == "plan":
+        print(f"{event['n_recordings']} recordings, {len(event['folds'])} folds, {event['n_trainings']} trainings")
+    elif event["kind"] == "stage":
+        print(f"-- {event['stage']}", flush=True)
+    elif event["kind"] == "epoch":
+        metrics = event["metrics"]
+        val = f"val {metrics['val_loss']:.4f}  " if "val_loss" in metrics else ""
+        left = f"ETA {_clock(event['eta_s'])}" if event.get("eta_s") is not None else ""
+        print(
+            f"{_name(event):<28} epoch {event['epoch']:>3}/{event['n_epochs']}  train {metrics['train_loss']:.4f}  "
+            f"{val}{metrics['windows_per_s']:.0f} windows/s  {left}",
+            flush=True,
+        )
+    elif event["kind"] == "fold_done":
+        how = "was finished" if event.get("skipped") else f"{event['seconds']:.0f} s"
+        print(f"{_name(event):<28} done: best epoch {event['best_epoch']} ({how})", flush=True)
+    elif event["kind"] == "fold_started" and event["resumed"]:
+        print(f"{_name(event):<28} goes on from its last saved epoch", flush=True)
+
+
+class TrackedStudy:
+    """Passes a study's events on to MLflow: one child run per training, figures on the parent at the end.
+
+    Parameters
+    ----------
+    tracker : StudyTracker
+        Entered; :meth:`start` opens the parent run.
+    store : str
+    """
+
+    def __init__(self, tracker: StudyTracker, store: str) -> None:
+        self.tracker, self.store = tracker, store
+        self.best: dict[str, float] = {}
+
+    def __call__(self, event: Event) -> None:
+        """Take one event."""
+        print_event(event)
+        kind = event["kind"]
+        if kind == "plan":
+            self.start(event)
+        elif kind == "epoch":
+            self.tracker.log_epoch(self._fold(event), event["epoch"], event["metrics"])
+        elif kind == "fold_done":
+            fold = self._fold(event)
+            for row in event["history"] if event.get("skipped") else ():
+                self.tracker.log_epoch(fold, int(row["epoch"]), row)
+            self.best[fold] = event["best_epoch"]
+        elif kind == "summary":
+            self.finish(event["summary"])
+
+    def start(self, event: Event, *, run_name: str = "leave-one-site-out") -> None:
+        """Open the parent run with the experiment as its parameters."""
+        experiment = event["experiment"]
+        tags = {"algorithm": experiment.algorithm.name, "selection_rule": experiment.select_on, "code_sha": code_sha()}
+        tags["data_hash"] = event["data_hash"]
+        self.tracker.start(experiment.flat(), fingerprint=experiment.fingerprint, tags=tags, run_name=run_name)
+        self.tracker.log_dataset(experiment.data.target + "-target", digest=event["data_hash"], source=self.store)
+
+    def finish(self, summary: Mapping[str, Any]) -> None:
+        """Close the folds with their held-out figures, and log the study's."""
+        own = [row for row in summary["rows"] if row["model"] == summary["model"]]
+        for row in own:
+            fold = row["site"] + ("-control" if row["control"] else "")
+            figures = {"ood/r_mean": row["r_mean"], "ood/mse_mean": row["mse_mean"], "ood/p_null": row["p_null"]}
+            self.tracker.end_fold(fold, {**figures, "best_epoch": self.best.pop(fold, None)})
+        for fold, best in self.best.items():
+            self.tracker.end_fold(fold, {"best_epoch": best})
+        self.tracker.log_final(study_metrics(summary))
+
+    def _fold(self, event: Event) -> str:
+        held_out = None if event["fold"] == "final" else event["fold"]
+        if not event["control"]:
+            return self.tracker.fold(held_out)
+        name = self.tracker.fold(f"{held_out}-control")
+        self.tracker.set_tags({"held_out_site": str(held_out), "control": "true"}, fold=name)
+        return name
+
+
+def study_metrics(summary: Mapping[str, Any]) -> dict[str, float | None]:
+    """``ood/r_mean``, ``ood/r_<site>``, ``ood/mse_mean``, and each other model's ``r_mean``."""
+    model = summary["model"]
+    own = [row for row in summary["rows"] if row["model"] == model and not row["control"]]
+    metrics: dict[str, float | None] = {f"ood/r_{row['site']}": row["r_mean"] for row in own}
+    metrics["ood/mse_mean"] = sum(row["mse_mean"] for row in own) / max(1, len(own))
+    for row in summary["overall"]:
+        name = row["model"] + ("-control" if row["control"] else "")
+        metrics["ood/r_mean" if name == model else f"{name}/r_mean"] = row["r_mean"]
+    return metrics
+
+
+def _name(event: Event) -> str:
+    return f"{event['fold']} {event['model']}" + (" (control)" if event["control"] else "")
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}" if minutes >= 60 else f"{minutes}:{rest:02d}"

@@ -1,0 +1,272 @@
+"""The training loop: AdamW, cosine with warm-up, clipping, early stopping on the masked validation error.
+
+Plain PyTorch: on several ranks the caller has initialised ``torch.distributed`` and passes ``wrap`` (DDP). Every epoch
+is reseeded from (seed, epoch, rank), so a run that goes on from an epoch boundary ends with bitwise the same weights on
+a CPU. Shapes: ``B`` batch, ``R`` parcels.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import resource
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, cast
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from xsite.data.sampling import batches, epoch_indices, n_batches
+from xsite.errors import RecipeError
+from xsite.experiment import Optim
+from xsite.learning.algorithms.erm import squared_error
+from xsite.learning.schedule import build_optimizer, learning_rate, set_learning_rate
+from xsite.learning.state import TrainingState, cpu_state, optimizer_tensors, restore_optimizer
+
+Metrics = dict[str, float]
+OnEpoch = Callable[[Metrics, Callable[[], TrainingState]], None]
+
+
+class Windows(Protocol):
+    """What the loop needs of a :class:`xsite.data.windows.WindowSource`."""
+
+    def __len__(self) -> int: ...
+
+    def gather(self, index_B: Any) -> tuple[Any, Tensor, Tensor]:
+        """Batch, target and mask of the windows ``index_B``."""
+        ...
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """Outcome of one training.
+
+    Parameters
+    ----------
+    best_epoch : int
+        Epochs completed when ``best_state`` was kept, from 1.
+    history : list of dict
+        One row per epoch: ``epoch, train_loss, val_loss, lr, seconds, windows_per_s, step_s_p50, step_s_p95,
+        data_wait_fraction, peak_rss_mb``.
+    best_state : mapping of name to tensor
+        Weights of the model (not of the algorithm around it), on the CPU.
+    """
+
+    best_epoch: int
+    history: list[Metrics]
+    best_state: Mapping[str, Tensor]
+
+
+def fit(
+    algorithm: nn.Module,
+    train: Windows,
+    val: Windows | None,
+    optim: Optim,
+    *,
+    seed: int,
+    rank: int = 0,
+    world_size: int = 1,
+    wrap: Callable[[nn.Module], nn.Module] | None = None,
+    on_epoch: OnEpoch | None = None,
+    resume: TrainingState | None = None,
+    n_epochs: int | None = None,
+    device: torch.device | str = "cpu",
+) -> FitResult:
+    """Train ``algorithm`` (which holds ``model``) and keep the weights with the lowest validation error.
+
+    Parameters
+    ----------
+    val : Windows, optional
+        None for a final model without validation: no early stopping, the last weights are kept.
+    wrap : callable, optional
+        Wraps the algorithm for several ranks (DDP).
+    on_epoch : callable, optional
+        Called on every rank after every epoch with its metrics and a function that returns the state to go on from.
+    resume : TrainingState, optional
+        State of an epoch boundary of the same experiment.
+    n_epochs : int, optional
+        Stop after so many epochs, on the learning-rate schedule of ``optim.epochs``.
+
+    Raises
+    ------
+    RecipeError
+        There is nothing to train on, or the loss stops being a number.
+    """
+    if not len(train):
+        raise RecipeError("the training recordings hold no complete 16 s window: check volume_onsets and eeg_valid")
+    run = _Run(algorithm, train, val, optim, seed, rank, world_size, torch.device(device), wrap, resume)
+    for epoch in range(run.state.epoch, n_epochs or optim.epochs):
+        if run.exhausted:
+            break
+        metrics = run.epoch(epoch)
+        if on_epoch is not None:
+            on_epoch(metrics, run.snapshot)
+    return FitResult(run.state.best_epoch, run.state.history, run.state.best)
+
+
+def seed_everything(*parts: int) -> None:
+    """Seed Python, NumPy and torch from several integers together."""
+    seed = int(np.random.SeedSequence(parts).generate_state(1)[0])
+    random.seed(seed)
+    np.random.seed(seed)  # a model of somebody else may use the global generator
+    torch.manual_seed(seed)
+
+
+class _Run:
+    """One training under way; ``state`` always describes the last epoch boundary (its tensors lazily)."""
+
+    def __init__(
+        self,
+        algorithm: nn.Module,
+        train: Windows,
+        val: Windows | None,
+        optim: Optim,
+        seed: int,
+        rank: int,
+        world_size: int,
+        device: torch.device,
+        wrap: Callable[[nn.Module], nn.Module] | None,
+        resume: TrainingState | None,
+    ) -> None:
+        self.algorithm, self.train, self.val, self.optim = algorithm.to(device), train, val, optim
+        self.model = cast("nn.Module", algorithm.model)
+        self.seed, self.rank, self.world_size, self.device = seed, rank, world_size, device
+        self.optimizer = build_optimizer(self.model, optim)
+        self.state = resume or TrainingState(0, {}, {}, cpu_state(self.model), 0, math.inf, [])
+        if resume is not None:
+            algorithm.load_state_dict(resume.algorithm)
+            restore_optimizer(self.optimizer, resume.optimizer)
+        self.wrapped = wrap(algorithm) if wrap else algorithm
+        n = min(len(train), optim.windows_per_epoch or len(train))
+        self.steps_per_epoch = n_batches(n, optim.batch_size)
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether validation has not improved for ``patience`` epochs."""
+        patience = self.optim.patience
+        return patience is not None and self.val is not None and self.state.epoch - self.state.best_epoch >= patience
+
+    def snapshot(self) -> TrainingState:
+        """State of this epoch boundary, with tensors."""
+        tensors = {"algorithm": cpu_state(self.algorithm), "optimizer": optimizer_tensors(self.optimizer)}
+        return TrainingState(**{**vars(self.state), **tensors})
+
+    def epoch(self, epoch: int) -> Metrics:
+        """Train one epoch, validate, and keep the weights if they are the best."""
+        started = time.perf_counter()
+        seed_everything(self.seed, epoch, self.rank)
+        metrics = self._train(epoch)
+        if not math.isfinite(metrics["train_loss"]):
+            raise RecipeError(
+                f"the training loss is {metrics['train_loss']} in epoch {epoch + 1}: lower optim.lr (now "
+                f"{self.optim.lr}), set optim.clip (now {self.optim.clip}) or use precision float32"
+            )
+        loss = metrics["train_loss"]
+        if self.val is not None:
+            loss = metrics["val_loss"] = self._validate(self.val)
+        metrics["seconds"] = time.perf_counter() - started
+        metrics["peak_rss_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        metrics = {"epoch": epoch + 1, **metrics}
+        better = self.val is None or loss < self.state.best_loss or epoch == 0
+        kept = (cpu_state(self.model), epoch + 1, loss) if better else None
+        best, best_epoch, best_loss = kept or (self.state.best, self.state.best_epoch, self.state.best_loss)
+        self.state = TrainingState(epoch + 1, {}, {}, best, best_epoch, best_loss, [*self.state.history, metrics])
+        return metrics
+
+    def _train(self, epoch: int) -> Metrics:
+        self.wrapped.train()
+        indices = epoch_indices(
+            len(self.train), seed=self.seed, epoch=epoch, windows_per_epoch=self.optim.windows_per_epoch
+        )
+        clock = _Clock(self.device)
+        losses, n_windows, step = [], 0, epoch * self.steps_per_epoch
+        for index_B in batches(indices, self.optim.batch_size, self.rank, self.world_size):
+            arrays = _on_device(self.train.gather(index_B), self.device)
+            clock.data_arrived()
+            set_learning_rate(
+                self.optimizer, learning_rate(step, optim=self.optim, steps_per_epoch=self.steps_per_epoch)
+            )
+            losses.append(self._step(*arrays))
+            clock.step_done()
+            n_windows, step = n_windows + len(index_B), step + 1
+        total = _sum_over_ranks(torch.stack(losses).double().sum(), self.world_size) / (self.world_size * len(losses))
+        seen = _sum_over_ranks(torch.tensor(float(n_windows), dtype=torch.float64), self.world_size)
+        return {
+            "train_loss": float(total),
+            "lr": self.optimizer.param_groups[-1]["lr"] / self.optimizer.param_groups[-1]["lr_scale"],
+            **clock.metrics(float(seen)),
+        }
+
+    def _step(self, batch: Any, target_BR: Tensor, mask_BR: Tensor) -> Tensor:
+        self.optimizer.zero_grad(set_to_none=True)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.optim.precision == "bfloat16"):
+            loss: Tensor = self.wrapped(batch, target_BR, mask_BR)["loss"]
+        loss.backward()  # type: ignore[no-untyped-call]
+        if self.optim.clip is not None:
+            nn.utils.clip_grad_norm_(self.algorithm.parameters(), self.optim.clip)
+        self.optimizer.step()
+        return loss.detach()
+
+    @torch.no_grad()
+    def _validate(self, val: Windows) -> float:
+        """Masked mean squared error over every validation window once, whatever the number of ranks."""
+        self.algorithm.eval()
+        sums = torch.zeros(2, dtype=torch.float64)
+        mine = np.arange(len(val))[self.rank :: self.world_size]
+        size = max(1, self.optim.batch_size // self.world_size)
+        for start in range(0, len(mine), size):
+            batch, target_BR, mask_BR = _on_device(val.gather(mine[start : start + size]), self.device)
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.optim.precision == "bfloat16"):
+                predicted_BR = self.model(batch)
+            sums += torch.stack(squared_error(predicted_BR, target_BR, mask_BR)).double().cpu()
+        total, count = _sum_over_ranks(sums, self.world_size).tolist()
+        return total / count if count else math.nan
+
+
+class _Clock:
+    """Seconds per step and the share of them spent waiting for data."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.waits: list[float] = []
+        self.steps: list[float] = []
+        self.last = self.arrived = time.perf_counter()
+
+    def data_arrived(self) -> None:
+        self.arrived = time.perf_counter()
+        self.waits.append(self.arrived - self.last)
+
+    def step_done(self) -> None:
+        if self.device.type == "cuda":  # kernels run on behind Python: without this a step would look free
+            torch.cuda.synchronize(self.device)
+        now = time.perf_counter()
+        self.steps.append(now - self.last)
+        self.last = now
+
+    def metrics(self, n_windows: float) -> Metrics:
+        total = sum(self.steps)
+        p50, p95 = np.percentile(self.steps, [50, 95])
+        return {
+            "windows_per_s": n_windows / total,
+            "step_s_p50": float(p50),
+            "step_s_p95": float(p95),
+            "data_wait_fraction": sum(self.waits) / total,
+        }
+
+
+def _on_device(gathered: tuple[Any, Tensor, Tensor], device: torch.device) -> tuple[Any, Tensor, Tensor]:
+    batch, target_BR, mask_BR = gathered
+    moved = type(batch)(*(part.to(device, non_blocking=True) for part in batch))
+    return moved, target_BR.to(device, non_blocking=True), mask_BR.to(device, non_blocking=True)
+
+
+def _sum_over_ranks(value: Tensor, world_size: int) -> Tensor:
+    if world_size > 1:
+        if dist.get_backend() == "nccl":
+            value = value.cuda()
+        dist.all_reduce(value)
+    return value.cpu()

@@ -1,0 +1,78 @@
+"""Predict whole recordings, each window once. Shapes: ``V`` volumes, ``R`` parcels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from xsite.data.windows import build_source
+from xsite.errors import ChannelError
+from xsite.recording import Recording
+
+
+def input_channels(recording: Recording, config: Mapping[str, Any]) -> tuple[str, ...]:
+    """Channels of ``recording`` that the model is given.
+
+    A model of common channels demands all of them; a native one takes what it knows of the recording's own.
+
+    Raises
+    ------
+    ChannelError
+        A needed channel is absent, or the model knows none of the recording's channels.
+    """
+    known = tuple(config["ch_names"])
+    if config["experiment"]["data"]["channels"] == "common":
+        return known  # harmonize_eeg names the missing ones
+    own = tuple(name for name in recording.ch_names if name in known)
+    if not own:
+        raise ChannelError(f"{recording.key}: the model knows none of its channels {', '.join(recording.ch_names)}")
+    return own
+
+
+@torch.no_grad()
+def predict_recording(
+    model: nn.Module,
+    recording: Recording,
+    *,
+    config: Mapping[str, Any],
+    batch_size: int = 64,
+    device: torch.device | str = "cpu",
+) -> NDArray[np.float32]:
+    """Predicted target of every volume.
+
+    Parameters
+    ----------
+    model : nn.Module
+        ``forward(batch) -> bold_BR`` with ``channel_index(ch_names)``.
+    config : mapping
+        ``config.json`` of the model's checkpoint: ``ch_names``, ``parcels``, ``reference``, ``experiment``.
+
+    Returns
+    -------
+    float32 array, shape (V, R)
+        In the units of the model's target; NaN for volumes without a complete, valid window.
+    """
+    source = build_source(
+        [recording],
+        ch_names=input_channels(recording, config),
+        ch_index=cast(Any, model).channel_index,
+        targets=None,
+        window_s=float(getattr(model, "window_s", 16.0)),
+        sfreq=float(getattr(model, "sfreq", 200.0)),
+        reference=config["reference"],
+    ).to(device)
+    predicted_VR = np.full((recording.n_volumes, len(config["parcels"])), np.nan, dtype=np.float32)
+    volume_W = source.windows["volume"].to_numpy()
+    was_training = model.training
+    model.to(device).eval()
+    for start in range(0, len(source), batch_size):
+        index_B = np.arange(start, min(start + batch_size, len(source)))
+        batch, _, _ = source.gather(index_B)
+        predicted_VR[volume_W[index_B]] = model(batch).float().cpu().numpy()
+    model.train(was_training)
+    return predicted_VR

@@ -1,0 +1,52 @@
+"""What the workers of all runs share with the driver: the list of jobs to take, and the events that happened.
+
+``ray.train.report`` alone would not do: its metrics reach the driver only with a Ray checkpoint, and only at the end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+Event = dict[str, Any]
+
+
+class Board:
+    """One actor per :func:`xsite.runtime.training.train_folds`; plain Python until Ray makes an actor of it.
+
+    Run 0 stays when the jobs are used up, warm, until the driver adds what comes after them, or closes the board; the
+    others end and free their CPUs.
+    """
+
+    def __init__(self, jobs: Sequence[Any]) -> None:
+        self.waiting = list(jobs)
+        self.taken: dict[int, Any] = {}
+        self.events: list[Event] = []
+        self.closed = False
+
+    def take(self, run: int) -> Any:
+        """Next job of a run, or ``"wait"``, or None for the end; after a crash, the job that it had not finished."""
+        if run not in self.taken:
+            if not self.waiting:
+                return None if self.closed or run > 0 else "wait"
+            self.taken[run] = self.waiting.pop(0)
+        return self.taken[run]
+
+    def finish(self, run: int, event: Event) -> None:
+        """Note that a run's job is done, or has failed for good."""
+        self.taken.pop(run, None)
+        self.events.append(event)
+
+    def close(self, last_jobs: Sequence[Any] = ()) -> None:
+        """Add the last jobs; nothing comes after them."""
+        self.waiting += last_jobs
+        self.closed = True
+
+    def post(self, event: Event) -> None:
+        """Add an event for the driver."""
+        self.events.append(event)
+
+    def drain(self) -> list[Event]:
+        """Hand over the events so far."""
+        events, self.events = self.events, []
+        return events

@@ -1,0 +1,177 @@
+"""Bring raw recordings into the store: one Ray task per recording; one bad recording does not stop the others."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+import ray
+
+from xsite.data import storage
+from xsite.data.bids import find_recordings
+from xsite.data.prepare import input_fingerprint, prepare_recording, source_files
+from xsite.data.store import has_recording, rebuild_manifest, write_recording
+from xsite.errors import SiteError, XsiteError
+from xsite.runtime.cluster import task
+from xsite.runtime.inputs import absolute_store
+from xsite.signals.parcels import Atlas, load_atlas, parcel_coordinates
+from xsite.site import RecordingFiles, Site
+
+State = Literal["done", "skipped", "failed"]
+Progress = Callable[[int, int, str], None]
+"""Called as ``progress(finished, total, text)`` after every recording."""
+
+MEMORY_PER_BYTE = 16  # int16 on disk becomes float64 in memory, and filters hold copies: measured 11 to 14
+MEMORY_BASE = 600 << 20  # an interpreter with MNE and nilearn
+CANCEL_S = 20.0
+
+
+@dataclass(frozen=True)
+class IngestReport:
+    """What became of every recording.
+
+    Parameters
+    ----------
+    done, skipped : list of str
+        Keys written now, and keys that were there with the same inputs and settings.
+    failed : dict of str to str
+        Key to message.
+    """
+
+    done: list[str] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+
+    def note(self, key: str, state: State, message: str) -> None:
+        """Count one recording."""
+        if state == "failed":
+            self.failed[key] = message
+        else:
+            (self.done if state == "done" else self.skipped).append(key)
+
+
+def ingest_site(
+    site: Site,
+    root: str | Path,
+    store: str,
+    atlas_path: str | Path | None = None,
+    *,
+    progress: Progress = lambda finished, total, text: None,
+) -> IngestReport:
+    """Ingest one site; see :func:`ingest_sites`."""
+    return ingest_sites([(site, Path(root))], store, atlas_path, progress=progress)
+
+
+def ingest_sites(
+    sites: Sequence[tuple[Site, Path]],
+    store: str,
+    atlas_path: str | Path | None = None,
+    *,
+    progress: Progress = lambda finished, total, text: None,
+) -> IngestReport:
+    """Prepare every recording of some sites on the connected cluster, and rebuild the store's manifest.
+
+    Parameters
+    ----------
+    sites : sequence of (Site, Path)
+        Each with its BIDS root, readable from every node.
+    store : str
+        Folder or URL.
+    atlas_path : str or Path, optional
+        Not needed where the sites publish parcel series.
+
+    Raises
+    ------
+    SiteError, ParcellationError
+        A site's folder or the atlas cannot be used at all. What is wrong with single recordings is in the report.
+    """
+    store = absolute_store(store)
+    atlas = str(Path(atlas_path).resolve()) if atlas_path is not None else None
+    if atlas is not None:
+        _note_coordinates(store, load_atlas(atlas))
+    pairs = [(site, files) for site, root in sites for files in _files(site, Path(root).resolve())]
+    report = IngestReport()
+    for finished, (key, state, message) in enumerate(_results(pairs, store, atlas), start=1):
+        report.note(key, state, message)
+        progress(finished, len(pairs), f"{key}: {message}")
+    if report.done or report.skipped:
+        rebuild_manifest(store)
+    return report
+
+
+def _files(site: Site, root: Path) -> list[RecordingFiles]:
+    found = (site.find_recordings or find_recordings)(root, site)
+    if not found:
+        raise SiteError(f"site {site.name!r}: no recording under {root}")
+    return found
+
+
+def _results(
+    pairs: Sequence[tuple[Site, RecordingFiles]], store: str, atlas: str | None
+) -> Iterator[tuple[str, State, str]]:
+    """Results in the order in which they come; a Ctrl-C cancels what is running and waits until it has cleaned up."""
+    room = 0.9 * ray.cluster_resources().get("memory", float("inf"))
+    ingest = task(ingest_recording)
+    running = {
+        ingest.options(memory=min(_memory(files), room)).remote(site, files, store, atlas): str(files.key)
+        for site, files in pairs
+    }
+    try:
+        while running:
+            (ref,), _ = ray.wait(list(running), num_returns=1)
+            key = running.pop(ref)
+            try:
+                yield (key, *ray.get(ref))
+            except ray.exceptions.RayError as error:  # the worker died, out of memory say
+                yield key, "failed", f"the worker died ({type(error).__name__}): {str(error).splitlines()[0]}"
+    finally:
+        for ref in running:
+            ray.cancel(ref)  # raises KeyboardInterrupt inside the task: its half-written recording is removed
+        ray.wait(list(running), num_returns=len(running), timeout=CANCEL_S) if running else None
+
+
+def _memory(files: RecordingFiles) -> float:
+    """Bytes that preparing a recording may need; Ray starts only as many tasks as fit the machine."""
+    paths = [path for path in source_files(files) if path.is_file()]
+    return MEMORY_BASE + MEMORY_PER_BYTE * sum(path.stat().st_size for path in paths)
+
+
+def ingest_recording(site: Site, files: RecordingFiles, store: str, atlas_path: str | None) -> tuple[State, str]:
+    """Prepare and write one recording, unless it is there; the message says what became of it."""
+    started = time.perf_counter()
+    try:
+        atlas = _atlas(atlas_path) if atlas_path is not None else None
+        fingerprint = input_fingerprint(site, files, atlas)
+        if has_recording(store, files.key, fingerprint):
+            return "skipped", "already in the store"
+        recording = prepare_recording(site=site, files=files, atlas=atlas)
+        write_recording(store, recording, fingerprint=fingerprint)
+    except XsiteError as error:
+        return "failed", f"{type(error).__name__}: {error}"
+    except Exception as error:  # a library's own way to say that a file is bad: the other recordings go on
+        return "failed", f"unexpected {type(error).__name__}: {error}"
+    valid = f"{int(recording.volume_valid.sum())}/{recording.n_volumes} volumes"
+    verdict = (recording.provenance.get("alignment") or {}).get("verdict", "unverified")
+    return (
+        "done",
+        f"{len(recording.ch_names)} channels, {valid}, markers {verdict}, {time.perf_counter() - started:.1f} s",
+    )
+
+
+@lru_cache(maxsize=2)
+def _atlas(path: str) -> Atlas:
+    return load_atlas(path)
+
+
+def _note_coordinates(store: str, atlas: Atlas) -> None:
+    """Keep the parcels' places in the store, so that a study can draw them without the atlas file."""
+    fs, root = storage.open_filesystem(store)
+    parcellation = atlas.parcellation
+    coords: Any = dict(zip(parcellation.labels, parcel_coordinates(atlas).round(2).tolist(), strict=True))
+    content = {"name": parcellation.name, "space": parcellation.space, "coords": coords}
+    storage.write_file(fs, f"{root}/parcellations/{parcellation.sha256}.json", json.dumps(content, indent=1).encode())

@@ -1,0 +1,140 @@
+"""A study's recordings, once in the cluster's shared memory, and the facts about them that a driver needs."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import ray
+
+from xsite.data.harmonize import common_channels, target_scale
+from xsite.data.store import check_one_parcellation, data_hash, read_manifest, read_recording
+from xsite.errors import RecipeError, StoreError
+from xsite.evaluation.folds import manifest_keys
+from xsite.experiment import Experiment
+from xsite.learning.targets import TargetSpec, median_scale, select_parcels
+from xsite.recording import Float, Parcellation, RecordingKey
+from xsite.runtime.cluster import gather
+
+
+@dataclass(frozen=True, eq=False)
+class Facts:
+    """What the driver knows of a recording without holding it."""
+
+    ch_names: tuple[str, ...]
+    positions: Float
+    parcellation: Parcellation
+    scale_R: Float
+    has_truth: bool
+
+
+@dataclass(frozen=True, eq=False)
+class StudyData:
+    """The recordings of one study.
+
+    Parameters
+    ----------
+    store : str
+    manifest : DataFrame
+        Rows of the study's sites that are not excluded.
+    refs : dict of RecordingKey to object reference
+    facts : dict of RecordingKey to Facts
+    parcels : tuple of str
+    """
+
+    store: str
+    manifest: pd.DataFrame
+    refs: dict[RecordingKey, Any]
+    facts: dict[RecordingKey, Facts]
+    parcels: tuple[str, ...]
+
+    @property
+    def data_hash(self) -> str:
+        """Of everything that the study reads."""
+        return data_hash(self.manifest)
+
+    def hash_of(self, keys: Sequence[RecordingKey]) -> str:
+        """Of some recordings only."""
+        wanted = set(keys)
+        return data_hash(self.manifest[[key in wanted for key in row_keys(self.manifest)]])
+
+    def ch_names(self, experiment: Experiment, keys: Sequence[RecordingKey]) -> tuple[str, ...]:
+        """Channels that a model is built for: shared by the whole study, or all that its own recordings have."""
+        if experiment.data.channels == "common":
+            return common_channels([facts.ch_names for facts in self.facts.values()])
+        return common_channels([sorted({name for key in keys for name in self.facts[key].ch_names})])
+
+    def spec(self, experiment: Experiment, train: Sequence[RecordingKey]) -> TargetSpec:
+        """Target path of a fold; its scale comes from the training recordings."""
+        scale_R = median_scale([self.facts[key].scale_R for key in train])
+        return TargetSpec(experiment.data.target, experiment.data.low_pass, scale_R)
+
+
+def absolute_store(store: str) -> str:
+    """Absolute path, because workers run in other folders; a URL stays as it is."""
+    return store if "://" in store else str(Path(store).resolve())
+
+
+def select_manifest(store: str, experiment: Experiment) -> pd.DataFrame:
+    """Rows of the store that the experiment uses.
+
+    Raises
+    ------
+    RecipeError
+        It names sites or parcels that the store does not hold.
+    StoreError
+        The recordings have different parcellations, or none is left.
+    """
+    manifest = read_manifest(store)
+    sites = experiment.data.sites
+    known = sorted(set(manifest["site"]))
+    if missing := [site for site in sites if site not in known]:
+        raise RecipeError(f"data.sites names {missing}{_hint(missing[0], known)}; the store {store} holds {known}")
+    manifest = manifest[manifest["site"].isin(sites or known) & ~manifest["excluded"].astype(bool)]
+    if manifest.empty:
+        raise StoreError(f"{store}: every recording of the study is excluded; see column 'reason' of its manifest")
+    check_one_parcellation(manifest)
+    labels = json.loads(manifest["parcels"].iloc[0])
+    if unknown := [parcel for parcel in experiment.data.parcels if parcel not in labels]:
+        raise RecipeError(f"data.parcels names {unknown}{_hint(unknown[0], labels)}; the store has {labels}")
+    return manifest.reset_index(drop=True)
+
+
+def row_keys(manifest: pd.DataFrame) -> list[RecordingKey]:
+    """Key of every row, in row order."""
+    columns = manifest[["site", "subject", "session", "task", "run"]].fillna("").astype(str)
+    return [RecordingKey(*row) for row in columns.itertuples(index=False)]
+
+
+def load_study(store: str, manifest: pd.DataFrame, experiment: Experiment) -> StudyData:
+    """Read every recording into shared memory, one Ray task each."""
+    keys = manifest_keys(manifest)
+    data = experiment.data
+    read = ray.remote(num_cpus=1, num_returns=2)(_read)
+    pairs = [read.remote(store, key, data.parcels, data.low_pass) for key in keys]
+    facts = dict(zip(keys, gather([fact for _, fact in pairs]), strict=True))
+    parcels = facts[keys[0]].parcellation.labels
+    return StudyData(store, manifest, dict(zip(keys, (ref for ref, _ in pairs), strict=True)), facts, parcels)
+
+
+def _read(store: str, key: RecordingKey, parcels: tuple[str, ...], low_pass: float) -> tuple[Any, Facts]:
+    recording = select_parcels(read_recording(store, key), parcels)
+    scale_R = target_scale(recording.bold, recording.t_r, low_pass, valid_V=recording.volume_valid)
+    return recording, Facts(
+        recording.ch_names,
+        np.asarray(recording.montage.positions),
+        recording.parcellation,
+        scale_R,
+        recording.truth is not None,
+    )
+
+
+def _hint(name: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1)
+    return f" (did you mean {near[0]!r}?)" if near else ""

@@ -1,0 +1,73 @@
+"""What a study tells the outside while it runs: events for the driver, ``status.json`` for machines, and an ETA."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from xsite.evaluation.folds import Fold
+from xsite.experiment import Experiment
+from xsite.runtime.board import Event
+from xsite.runtime.inputs import StudyData
+from xsite.runtime.study import StudyFolder
+from xsite.runtime.training import OnEvent
+from xsite.runtime.worker import FoldJob
+
+
+class Progress:
+    """Call it with every event of the trainings; it adds ``eta_s`` and passes the event on.
+
+    Parameters
+    ----------
+    folder : StudyFolder
+        Where ``status.json`` goes.
+    on_event : callable
+    """
+
+    def __init__(self, folder: StudyFolder, on_event: OnEvent) -> None:
+        self.folder, self.on_event = folder, on_event
+        self.began: float | None = None
+
+    def plan(self, experiment: Experiment, data: StudyData, folds: Sequence[Fold], jobs: Sequence[FoldJob]) -> None:
+        """Tell what the study will do."""
+        for job in jobs:
+            self.folder.trainings[job.label] = {"state": "waiting", "epoch": 0, "n_epochs": job.describe()["n_epochs"]}
+        facts = {"data_hash": data.data_hash, "n_recordings": len(data.refs), "parcels": data.parcels}
+        sites = [fold.held_out for fold in folds]
+        self.on_event({"kind": "plan", "experiment": experiment, "folds": sites, "n_trainings": len(jobs), **facts})
+
+    def stage(self, name: str) -> None:
+        """Tell which part of the study begins."""
+        self.folder.status(name)
+        self.on_event({"kind": "stage", "stage": name})
+
+    def summary(self, summary: Mapping[str, Any]) -> None:
+        """Tell the result."""
+        self.folder.status("done")
+        self.on_event({"kind": "summary", "summary": summary})
+
+    def __call__(self, event: Event) -> None:
+        """Take one event of a training."""
+        label = event["label"]
+        row = self.folder.trainings.setdefault(label, {"epoch": 0, "n_epochs": event["n_epochs"]})
+        if event["kind"] == "fold_started":
+            self.began = self.began or time.monotonic()
+            row["state"] = "running"
+        elif event["kind"] == "epoch":
+            row |= {"state": "running", "epoch": event["epoch"], "val_loss": event["metrics"].get("val_loss")}
+            event = {**event, "eta_s": self._eta()}
+        elif event["kind"] == "fold_done":
+            row |= {"state": "done", "best_epoch": event["best_epoch"], "epoch": len(event["history"])}
+            row["skipped"] = bool(event.get("skipped"))
+        elif event["kind"] == "fold_failed":
+            row |= {"state": "failed", "error": str(event["error"])}
+        self.folder.status("training", eta_s=event.get("eta_s"))
+        self.on_event(event)
+
+    def _eta(self) -> float:
+        """Seconds until every training known so far has used all its epochs; early stopping makes it shorter."""
+        rows = [row for row in self.folder.trainings.values() if not row.get("skipped")]
+        done = sum(int(row["epoch"]) for row in rows)
+        left = sum(int(row["n_epochs"] - row["epoch"]) for row in rows if row.get("state") != "done")
+        return (time.monotonic() - (self.began or time.monotonic())) / max(done, 1) * left

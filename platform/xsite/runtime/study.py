@@ -1,0 +1,146 @@
+"""The folder of a study: every file appears whole, and ``status.json`` tells a machine how far it is."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+import xsite
+from xsite.data.versions import software_versions
+from xsite.errors import StoreError
+from xsite.evaluation.folds import Fold
+from xsite.evaluation.tables import json_safe
+from xsite.experiment import Experiment
+from xsite.runtime.inputs import StudyData
+from xsite.runtime.training import FoldOutcome
+
+HISTORY = ("held_out", "model", "control", "epoch", "train_loss", "val_loss", "lr", "seconds")
+
+
+class StudyFolder:
+    """Write the files of one study.
+
+    Parameters
+    ----------
+    folder : str or Path
+        Made where it does not exist.
+
+    Raises
+    ------
+    StoreError
+        The disk is full or refuses; the former version of a file stays.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.path = Path(folder).resolve()
+        self.started = time.time()
+        self.trainings: dict[str, dict[str, Any]] = {}
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StoreError(f"{self.path}: cannot be made ({error}); choose another --study") from error
+
+    def write(self, name: str, content: bytes) -> Path:
+        """Replace one file atomically."""
+        path = self.path / name
+        partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+        try:
+            partial.write_bytes(content)
+            partial.replace(path)
+        except OSError as error:
+            raise StoreError(
+                f"{path}: cannot be written ({error}); free some space, then run the same command again: finished "
+                "folds are kept"
+            ) from error
+        finally:
+            partial.unlink(missing_ok=True)
+        return path
+
+    def write_json(self, name: str, content: Any) -> Path:
+        """Write plain data; what is not finite becomes null."""
+        return self.write(name, json.dumps(json_safe(content), indent=1).encode())
+
+    def write_table(self, name: str, table: pd.DataFrame) -> Path:
+        """Write a table as parquet."""
+        buffer = io.BytesIO()
+        table.to_parquet(buffer, index=False)
+        return self.write(name, buffer.getvalue())
+
+    def write_plan(self, experiment: Experiment, data: StudyData, folds: Sequence[Fold]) -> None:
+        """Everything that is known before anything is trained."""
+        experiment.to_yaml(self.path / ".experiment.partial")
+        (self.path / ".experiment.partial").replace(self.path / "experiment.yaml")
+        self.write_table("manifest.parquet", data.manifest)
+        self.write_json("folds.json", [fold.to_dict() for fold in folds])
+        self.write_json("versions.json", versions())
+        self.write_json("montages.json", _montages(data))
+        self.write_json("parcels.json", {"labels": data.parcels, "coords": _coords(data)})
+
+    def write_histories(self, outcomes: Sequence[FoldOutcome]) -> pd.DataFrame:
+        """One row per training and epoch."""
+        rows = [
+            {"held_out": o.job.held_out or "final", "model": o.job.model, "control": o.job.control, **row}
+            for o in outcomes
+            for row in o.history
+        ]
+        table = pd.DataFrame(rows) if rows else pd.DataFrame(columns=list(HISTORY))
+        self.write_table("histories.parquet", table.reindex(columns=list(dict.fromkeys([*HISTORY, *table.columns]))))
+        return table
+
+    def status(self, state: str, **facts: Any) -> None:
+        """Note how far the study is: ``status.json``."""
+        times = {"started": self.started, "updated": time.time()}
+        self.write_json("status.json", {"state": state, **times, "trainings": self.trainings, **facts})
+
+
+def versions() -> dict[str, str]:
+    """What the study was run with."""
+    others = {name: version(name) for name in ("torch", "ray", "pandas", "safetensors")}
+    return {**software_versions(), **others, "python": platform.python_version(), "code_sha": code_sha()}
+
+
+def code_sha() -> str:
+    """Commit of a checkout, with ``-dirty`` where files differ from it; ``unknown`` for an installed package."""
+    folder = Path(xsite.__file__).parent
+    command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+    return done.stdout.strip() or "unknown"
+
+
+def _montages(data: StudyData) -> Mapping[str, Any]:
+    """The first recording's electrodes speak for their site."""
+    sites: dict[str, Any] = {}
+    for key, facts in data.facts.items():
+        sites.setdefault(key.site, {"ch_names": facts.ch_names, "positions": facts.positions})
+    return sites
+
+
+def _coords(data: StudyData) -> list[list[float]] | None:
+    """MNI places of the parcels, where the store's ingest has noted those of this atlas."""
+    noted = read_coords(data.store, next(iter(data.facts.values())).parcellation.sha256)
+    return [noted[label] for label in data.parcels] if noted and set(data.parcels) <= set(noted) else None
+
+
+def read_coords(store: str, sha256: str) -> dict[str, list[float]] | None:
+    """Coordinates that :func:`xsite.runtime.ingest.ingest_site` has noted for an atlas."""
+    from xsite.data import storage
+
+    fs, root = storage.open_filesystem(store)
+    path = f"{root}/parcellations/{sha256}.json"
+    if not fs.exists(path):
+        return None
+    content: dict[str, list[float]] = json.loads(fs.cat_file(path))["coords"]
+    return content

@@ -1,0 +1,241 @@
+"""Train many folds on the cluster: a few warm Ray Train runs, as many at once as there is room for.
+
+Only jobs without a finished checkpoint are trained. Events reach ``on_event`` in the driver while training goes on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import shutil
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+import ray.train
+from ray.train.torch import TorchConfig, TorchTrainer
+
+from xsite.errors import CheckpointError, ClusterError, RecipeError
+from xsite.experiment import Experiment
+from xsite.learning.checkpoint import load_checkpoint
+from xsite.runtime.board import Board, Event
+from xsite.runtime.cluster import check_room
+from xsite.runtime.worker import FoldJob, ModelFactory, RunPlan, train_jobs
+
+logger = logging.getLogger(__name__)
+
+OnEvent = Callable[[Event], None]
+POLL_S = 0.2
+RESTARTS = 2
+"""How often a run's workers are started again after one of them died."""
+
+
+@dataclass(frozen=True)
+class FoldOutcome:
+    """A finished training.
+
+    Parameters
+    ----------
+    job : FoldJob
+    best_epoch : int
+    history : list of dict
+        Metrics per epoch.
+    skipped : bool
+        It had been finished by an earlier run of the same plan.
+    """
+
+    job: FoldJob
+    best_epoch: int
+    history: list[dict[str, float]]
+    skipped: bool
+
+
+def finished(job: FoldJob) -> FoldOutcome | None:
+    """Outcome of a job whose checkpoint is complete and belongs to the same plan, else None."""
+    try:
+        _, config = load_checkpoint(job.folder)
+    except CheckpointError:
+        return None
+    if config.get("fingerprint") != job.fingerprint:
+        return None
+    return FoldOutcome(job, config["best_epoch"], config["history"], skipped=True)
+
+
+def train_folds(
+    jobs: Sequence[FoldJob],
+    experiment: Experiment,
+    *,
+    build_model: ModelFactory,
+    storage: str | Path,
+    on_event: OnEvent = lambda event: None,
+    then: Callable[[list[FoldOutcome]], Sequence[FoldJob]] = lambda outcomes: (),
+) -> list[FoldOutcome]:
+    """Train every job that is not finished; outcomes in the order of ``jobs``, then of those that came after.
+
+    Parameters
+    ----------
+    storage : str or Path
+        Folder for Ray Train's own files, on a disk that all nodes share; removed at the end.
+    on_event : callable
+        Called in this process with every event.
+    then : callable
+        Called once with the outcomes of ``jobs``; the jobs that it returns are trained by a run that is still warm.
+
+    Raises
+    ------
+    ClusterError
+        The cluster has no room, or workers died more than twice.
+    XsiteError
+        What a fold's training raised (a loss that stopped being a number, a full disk).
+    """
+    book = _Book(on_event)
+    todo = book.open(jobs)
+    last: list[FoldJob] = []
+
+    def close() -> list[FoldJob]:
+        last.extend(then([book.done[job.label] for job in jobs]))
+        return book.open(last)
+
+    ready = [] if todo else close()
+    if todo or ready:
+        _run(book, todo, ready, close, experiment, build_model, Path(storage).resolve())
+    return [book.done[job.label] for job in [*jobs, *last]]
+
+
+class _Book:
+    """Which jobs are known, and the outcomes of those that are done."""
+
+    def __init__(self, on_event: OnEvent) -> None:
+        self.on_event = on_event
+        self.known: dict[str, FoldJob] = {}
+        self.done: dict[str, FoldOutcome] = {}
+
+    def open(self, jobs: Sequence[FoldJob]) -> list[FoldJob]:
+        """Take jobs in; return those that an earlier run of the same plan has not finished."""
+        for job in jobs:
+            self.known[job.label] = job
+            if outcome := finished(job):
+                self.done[job.label] = outcome
+                facts = {"best_epoch": outcome.best_epoch, "history": outcome.history, "seconds": 0.0}
+                self.on_event({"kind": "fold_done", **job.describe(), **facts, "skipped": True})
+        return [job for job in jobs if job.label not in self.done]
+
+    def note(self, event: Event) -> None:
+        """Take in what a worker says; raise what a training raised."""
+        self.on_event(event)
+        if event["kind"] == "fold_failed":
+            raise event["error"]
+        if event["kind"] == "fold_done":
+            job = self.known[event["label"]]
+            self.done[job.label] = FoldOutcome(job, event["best_epoch"], event["history"], skipped=False)
+
+    @property
+    def missing(self) -> list[str]:
+        """Jobs without an outcome."""
+        return sorted(set(self.known) - set(self.done))
+
+
+def check_scale(experiment: Experiment) -> int:
+    """How many trainings the cluster holds at once.
+
+    Raises
+    ------
+    RecipeError, ClusterError
+        The batch cannot be dealt to the workers, or there is no room for a single training.
+    """
+    scale, batch = experiment.scale, experiment.optim.batch_size
+    if batch % scale.workers:
+        raise RecipeError(f"optim.batch_size {batch} cannot be dealt evenly to scale.workers {scale.workers}")
+    cpus, gpus = scale.workers * scale.cpus_per_worker, scale.workers * scale.gpus_per_worker
+    return check_room(cpus, gpus, f"one training ({scale.workers} workers)")
+
+
+def _run(
+    book: _Book,
+    todo: Sequence[FoldJob],
+    ready: Sequence[FoldJob],
+    close: Callable[[], Sequence[FoldJob]],
+    experiment: Experiment,
+    build_model: ModelFactory,
+    storage: Path,
+) -> None:
+    first = [*todo, *ready]
+    board: Any = ray.remote(num_cpus=0)(Board).remote(first)
+    n_runs = min(len(first), check_scale(experiment))
+    plan_hash = hashlib.sha256("".join(job.fingerprint for job in first).encode()).hexdigest()[:8]
+    names = [f"{experiment.fingerprint}-{plan_hash}-seed{experiment.seed}-{run}" for run in range(n_runs)]
+    threads = [
+        _Fit(_trainer(RunPlan(run, experiment, build_model, board), name, storage)) for run, name in enumerate(names)
+    ]
+    try:
+        if not todo:
+            ray.get(board.close.remote())
+        _watch(book, board, threads, close if todo else None)
+    finally:
+        ray.kill(board)  # workers that still run lose it and end
+        shutil.rmtree(storage, ignore_errors=True)
+    if book.missing:
+        raise ClusterError(f"training ended without a result for {book.missing}; run the same command again to go on")
+
+
+def _trainer(plan: RunPlan, name: str, storage: Path) -> TorchTrainer:
+    scale = plan.experiment.scale
+    use_gpu = scale.gpus_per_worker > 0
+    resources = {"CPU": scale.cpus_per_worker} | ({"GPU": scale.gpus_per_worker} if use_gpu else {})
+    return TorchTrainer(
+        train_jobs,
+        train_loop_config={"plan": plan},
+        torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo"),
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=scale.workers, use_gpu=use_gpu, resources_per_worker=resources
+        ),
+        run_config=ray.train.RunConfig(
+            name=name,
+            storage_path=str(storage),
+            failure_config=ray.train.FailureConfig(max_failures=RESTARTS),
+        ),
+    )
+
+
+class _Fit(threading.Thread):
+    """``fit`` blocks, so each run has a thread; daemon, so that Ctrl-C in the driver is not held up by it."""
+
+    def __init__(self, trainer: TorchTrainer) -> None:
+        super().__init__(daemon=True)
+        self.trainer = trainer
+        self.error: BaseException | None = None
+        self.start()
+
+    def run(self) -> None:
+        try:
+            self.trainer.fit()
+        except BaseException as error:  # handed to the driver's thread, which raises it
+            self.error = error
+
+
+def _watch(book: _Book, board: Any, threads: Sequence[_Fit], close: Callable[[], Sequence[FoldJob]] | None) -> None:
+    """Pass events on until every run has ended; once all jobs are done, hand over what comes after them."""
+    alive = True
+    while alive:
+        alive = any(thread.is_alive() for thread in threads)  # before draining: nothing is posted after a run's end
+        for event in ray.get(board.drain.remote()):
+            book.note(event)
+        if close is not None and not book.missing:
+            ray.get(board.close.remote(list(close())))
+            close = None
+        for thread in threads:
+            if thread.error is not None:
+                raise ClusterError(
+                    f"a training run died {RESTARTS + 1} times: {_last_line(thread.error)}; finished folds are kept, "
+                    "run the same command again to go on"
+                ) from thread.error
+        time.sleep(POLL_S if alive else 0)
+
+
+def _last_line(error: BaseException) -> str:
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[-1] if lines else ''}"

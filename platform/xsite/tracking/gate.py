@@ -1,0 +1,71 @@
+"""The gate: what a study must show before its model may be called challenger."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+ALPHA = 0.05
+
+
+@dataclass(frozen=True)
+class GateReport:
+    """Verdict with one line per check.
+
+    Parameters
+    ----------
+    passed : bool
+    lines : tuple of str
+        ``ok`` or ``FAIL``, and the figures, check by check.
+    """
+
+    passed: bool
+    lines: tuple[str, ...]
+
+    @property
+    def status(self) -> str:
+        """Value of the tag ``gate.status``."""
+        return "pass" if self.passed else "fail"
+
+
+def check_study(rows: Sequence[Mapping[str, Any]], model: str) -> GateReport:
+    """Judge the rows of a study's ``summary.json``.
+
+    Four checks: held out at two sites or more; above its surrogates (p < 0.05, R > 0) at **every** site; mean MSE over
+    sites below the zero baseline's; no control above its own surrogates (0.05 divided by the number of controls).
+
+    Parameters
+    ----------
+    rows : sequence of mapping
+    model : str
+        Name of the model that asks to be registered.
+    """
+    own = [r for r in rows if r["model"] == model and not r["control"]]
+    checks = [(len(own) >= 2, f"{model} is scored at {len(own)} held-out sites (two needed)")]
+    weak = [r["site"] for r in own if r["r_mean"] is None or r["r_mean"] <= 0 or not _below(r["p_null"], ALPHA)]
+    checks.append((not weak, f"R > 0 and p < {ALPHA} against surrogates at every site" + _but(weak)))
+    checks.append(_beats_zero(rows, own))
+    controls = [r for r in rows if r["control"]]
+    level = ALPHA / max(len(controls), 1)
+    loud = [f"{r['model']} at {r['site']} (p {r['p_null']:.4f})" for r in controls if _below(r["p_null"], level)]
+    checks.append((not loud, f"{len(controls)} controls trained on other subjects' BOLD stay at chance" + _but(loud)))
+    lines = tuple(("ok    " if good else "FAIL  ") + text for good, text in checks)
+    return GateReport(all(good for good, _ in checks), lines)
+
+
+def _beats_zero(rows: Sequence[Mapping[str, Any]], own: Sequence[Mapping[str, Any]]) -> tuple[bool, str]:
+    zero = {r["site"]: r["mse_mean"] for r in rows if r["model"] == "zero" and not r["control"]}
+    both = [(r["mse_mean"], zero[r["site"]]) for r in own if r["site"] in zero and r["mse_mean"] is not None]
+    if not both:
+        return False, "the study holds no zero baseline to compare with (add 'zero' to baselines)"
+    ours, theirs = (sum(column) / len(both) for column in zip(*both, strict=True))
+    return ours < theirs, f"mean MSE over sites {ours:.4f}, zero baseline {theirs:.4f}"
+
+
+def _below(value: float | None, level: float) -> bool:
+    return value is not None and value < level
+
+
+def _but(names: Sequence[str]) -> str:
+    return f"; not so: {', '.join(names)}" if names else ""

@@ -1,0 +1,143 @@
+"""Ingest on a real local Ray cluster, from real phantom files; one bad recording must not stop the others."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from jobs import ingest
+from site_adapters.phantom_sites import phantom_sites
+from xsite.data.store import read_manifest, read_recording
+from xsite.errors import SiteError
+from xsite.evaluation.folds import manifest_keys
+from xsite.phantom.consortium import generate_consortium
+from xsite.runtime.ingest import ingest_site
+from xsite.runtime.study import read_coords
+
+pytestmark = pytest.mark.ray
+
+
+@pytest.fixture(scope="module")
+def consortium(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("phantom")
+    generate_consortium(out, n_sites=2, n_subjects=2, preset="easy", seed=1, minutes=1.0)
+    return out
+
+
+def run(*words: str) -> int:
+    return ingest.main([str(word) for word in words])
+
+
+def leftovers(store: Path) -> list[Path]:
+    return [path for path in store.rglob("*") if path.name.startswith(".")]
+
+
+def test_every_site_at_once_then_nothing_again(
+    ray_local: None, consortium: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = tmp_path / "store"
+    assert run("all", "--bids", consortium, "--store", store) == 0
+    first = capsys.readouterr().out
+    assert "4 recordings written, 0 were there" in first
+    assert first.count("markers ok") == 4
+    manifest = read_manifest(str(store))
+    assert sorted(set(manifest["site"])) == ["siteA", "siteB"]
+    assert manifest["has_truth"].all()
+    recording = read_recording(str(store), manifest_keys(manifest)[0])
+    coords = read_coords(str(store), recording.parcellation.sha256)
+    assert coords is not None
+    assert set(coords) == set(recording.parcellation.labels)
+    before = sorted(path.stat().st_mtime_ns for path in store.rglob("zarr.json"))
+    assert run("all", "--bids", consortium, "--store", store) == 0
+    assert "0 recordings written, 4 were there" in capsys.readouterr().out
+    assert sorted(path.stat().st_mtime_ns for path in store.rglob("zarr.json")) == before
+
+
+def test_bad_recordings_are_listed_at_the_end_and_the_others_are_written(
+    ray_local: None, consortium: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bids = tmp_path / "bids"
+    shutil.copytree(consortium, bids)
+    (eeg,) = (bids / "siteA" / "sub-01" / "eeg").glob("*_eeg.eeg")
+    eeg.write_bytes(eeg.read_bytes()[:1000])
+    (bold,) = (bids / "siteB" / "derivatives" / "fmriprep" / "sub-02" / "func").glob("*_bold.nii.gz")
+    bold.write_bytes(bold.read_bytes()[: bold.stat().st_size // 2])
+    store = tmp_path / "store"
+    assert run("all", "--bids", bids, "--store", store) == 1
+    out = capsys.readouterr()
+    assert "2 recordings written" in out.out
+    assert "2 recordings failed" in out.err
+    assert "siteA/sub-01_task-rest: FormatError" in out.err
+    assert bold.name in out.err
+    assert [str(key) for key in manifest_keys(read_manifest(str(store)))] == [
+        "siteA/sub-02_task-rest",
+        "siteB/sub-01_task-rest",
+    ]
+    assert leftovers(store) == []
+
+
+def test_changed_input_is_read_again(ray_local: None, consortium: Path, tmp_path: Path) -> None:
+    bids = tmp_path / "bids"
+    shutil.copytree(consortium, bids)
+    site, atlas = phantom_sites(bids)["siteB"], next((bids / "atlas").glob("*.nii.gz"))
+    store = str(tmp_path / "store")
+    report = ingest_site(site, bids / "siteB", store, atlas)
+    assert len(report.done) == 2
+    (confounds,) = (bids / "siteB" / "derivatives" / "fmriprep" / "sub-01" / "func").glob("*confounds*.tsv")
+    confounds.write_text(confounds.read_text().replace("trans_x", "trans_q"))
+    seen: list[str] = []
+    report = ingest_site(site, bids / "siteB", store, atlas, progress=lambda done, total, text: seen.append(text))
+    assert (report.done, report.skipped) == (["siteB/sub-01_task-rest"], ["siteB/sub-02_task-rest"])
+    assert any("already in the store" in text for text in seen)
+
+
+def test_places_that_do_not_exist_are_named(tmp_path: Path) -> None:
+    with pytest.raises(SiteError, match="nowhere: no such folder"):
+        run("all", "--bids", tmp_path / "nowhere", "--store", tmp_path / "store")
+    with pytest.raises(SiteError, match="'all' needs a phantom consortium"):
+        run("all", "--bids", tmp_path, "--store", tmp_path / "store")
+    with pytest.raises(SiteError, match="did you mean 'vanderbilt'"):
+        run("vanderbild", "--bids", tmp_path, "--store", tmp_path / "store")
+
+
+def test_ctrl_c_leaves_whole_recordings_only(consortium: Path, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    command = [
+        sys.executable,
+        "-m",
+        "jobs.ingest",
+        "all",
+        "--bids",
+        str(consortium),
+        "--store",
+        str(store),
+        "--cpus",
+        "1",
+    ]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=_environment())
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("[1/4]"):
+            break
+    time.sleep(0.3)  # the second recording is under way
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 130, err
+    assert "interrupted" in err
+    assert leftovers(store) == []
+    written = list(store.glob("*/*.zarr"))
+    assert 1 <= len(written) < 4
+    for key in manifest_keys(read_manifest(str(store))):
+        read_recording(str(store), key)  # verifies its hash
+
+
+def _environment() -> dict[str, str]:
+    root = Path(__file__).parents[1]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(root), str(root / "platform")])}

@@ -1,0 +1,151 @@
+"""Training on a real local Ray cluster: warm runs, resume after a kill, skipping, errors."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import ray
+import torch
+from test_loop import LogPower
+from torch import nn
+
+from xsite.errors import ClusterError, RecipeError
+from xsite.experiment import Experiment, Optim, Scale
+from xsite.learning.checkpoint import load_checkpoint
+from xsite.learning.targets import TargetSpec
+from xsite.recording import Recording
+from xsite.runtime import worker
+from xsite.runtime.training import FoldOutcome, train_folds
+from xsite.runtime.worker import FoldJob
+
+pytestmark = pytest.mark.ray
+OPTIM = Optim(epochs=3, warmup_epochs=1, batch_size=16, lr=3e-3)
+EXPERIMENT = Experiment(optim=OPTIM)
+
+
+def build(name: str, preset: str, options: Mapping[str, Any], *, ch_names: Sequence[str], n_outputs: int) -> nn.Module:
+    return LogPower(ch_names, n_outputs, float(options.get("dropout", 0.1)))
+
+
+@pytest.fixture
+def refs(ray_local: None, make_recording: Callable[..., Recording]) -> list[Any]:
+    return [ray.put(make_recording(subject=f"{n:02d}")) for n in range(3)]
+
+
+def job(folder: Path, refs: list[Any], experiment: Experiment, *, held_out: str = "siteA", **facts: Any) -> FoldJob:
+    recording: Recording = ray.get(refs[0])
+    config = {
+        "experiment": experiment.model_dump(mode="json"),
+        "model": experiment.model.model_dump(mode="json"),
+        "ch_names": list(recording.ch_names),
+        "parcels": list(recording.parcellation.labels),
+    }
+    own = {"label": held_out, "control": False, "seed": (0, len(held_out)), "fingerprint": "f", **facts}
+    spec = TargetSpec("paper", 0.15, (1.0, 1.0, 1.0))
+    return FoldJob(
+        held_out=held_out, model="small", folder=str(folder / own["label"]), config=config, spec=spec,
+        train=tuple(refs[:2]), val=tuple(refs[2:]), **own,
+    )  # fmt: skip
+
+
+def train(jobs: list[FoldJob], tmp_path: Path, experiment: Experiment = EXPERIMENT, **kwargs: Any) -> list[FoldOutcome]:
+    return train_folds(jobs, experiment, build_model=build, storage=tmp_path / "ray", **kwargs)
+
+
+def weights(job: FoldJob) -> dict[str, torch.Tensor]:
+    return load_checkpoint(job.folder)[0]
+
+
+def equal(a: Mapping[str, torch.Tensor], b: Mapping[str, torch.Tensor]) -> bool:
+    return set(a) == set(b) and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_folds_share_runs_repeat_bitwise_and_are_not_trained_twice(refs: list[Any], tmp_path: Path) -> None:
+    jobs = [job(tmp_path, refs, EXPERIMENT, held_out=name, label=name) for name in ("siteA", "siteB1", "siteC12")]
+    twin = job(tmp_path, refs, EXPERIMENT, label="twin")  # the seed of siteA, in another folder and run
+    last = job(tmp_path, refs, EXPERIMENT, label="last", n_epochs=2)
+    events: list[dict[str, Any]] = []
+    outcomes = train([*jobs, twin], tmp_path, on_event=events.append, then=lambda done: [last])
+    assert [o.job.label for o in outcomes] == ["siteA", "siteB1", "siteC12", "twin", "last"]
+    assert equal(weights(jobs[0]), weights(twin))
+    assert not equal(weights(jobs[0]), weights(jobs[1]))
+    assert outcomes[0].history[0]["val_loss"] == outcomes[3].history[0]["val_loss"]
+    assert [len(o.history) for o in outcomes] == [3, 3, 3, 3, 2]
+    epochs = [(e["label"], e["epoch"]) for e in events if e["kind"] == "epoch"]
+    assert len(epochs) == len(set(epochs)) == 14
+    assert len({e["pid"] for e in events if e["kind"] == "epoch"}) <= 2  # five trainings in at most two warm workers
+    config = load_checkpoint(jobs[0].folder)[1]
+    assert config["best_epoch"] == outcomes[0].best_epoch
+    assert not (tmp_path / "ray").exists()
+    again = train([*jobs, twin], tmp_path, on_event=events.append, then=lambda done: [last])
+    assert all(outcome.skipped for outcome in again)
+    assert [o.best_epoch for o in again] == [o.best_epoch for o in outcomes]
+
+
+def test_a_killed_worker_goes_on_and_ends_bitwise_the_same(
+    refs: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    experiment = Experiment(optim=OPTIM.model_copy(update={"epochs": 6}), model={"options": {"save_always": True}})
+    calm = job(tmp_path / "calm", refs, experiment)
+    train([calm], tmp_path, experiment)
+    killed: list[int] = []
+    resumed: list[bool] = []
+
+    def kill_once(event: dict[str, Any]) -> None:
+        if event["kind"] == "fold_started":
+            resumed.append(event["resumed"])
+        if event["kind"] == "epoch" and event["epoch"] == 3 and not killed:
+            killed.append(event["pid"])
+            os.kill(event["pid"], signal.SIGKILL)
+
+    shaken = job(tmp_path / "shaken", refs, experiment)
+    outcome = train_folds(
+        [shaken], experiment, build_model=build_and_save_each_epoch, storage=tmp_path / "ray2", on_event=kill_once
+    )[0]
+    assert killed
+    assert resumed == [False, True]
+    assert len(outcome.history) == 6
+    assert equal(weights(calm), weights(shaken))
+    assert not shaken.states.exists()
+
+
+def build_and_save_each_epoch(*args: Any, **kwargs: Any) -> nn.Module:
+    worker.SAVE_EVERY_S = 0.0  # inside the worker's process
+    return build(*args, **kwargs)
+
+
+def test_two_workers_follow_the_curve_of_one_with_the_doubled_batch(refs: list[Any], tmp_path: Path) -> None:
+    """Same global batches; float32 sums in another order leave about 1e-6 (tolerance 1e-4)."""
+    curves = {}
+    for workers in (1, 2):
+        plain = {"optim": OPTIM, "model": {"options": {"dropout": 0.0}}, "scale": Scale(workers=workers)}
+        experiment = Experiment(**plain)
+        outcome = train([job(tmp_path / str(workers), refs, experiment)], tmp_path, experiment)[0]
+        curves[workers] = [[row["train_loss"], row["val_loss"]] for row in outcome.history]
+    np.testing.assert_allclose(curves[2], curves[1], rtol=1e-4)
+
+
+def test_an_error_of_a_fold_reaches_the_driver_as_itself(refs: list[Any], tmp_path: Path) -> None:
+    experiment = Experiment(optim=OPTIM.model_copy(update={"lr": 1e30, "warmup_epochs": 0}))
+    bad = job(tmp_path, refs, experiment)
+    with pytest.raises(RecipeError, match=r"the training loss is .*lower optim\.lr"):
+        train([bad], tmp_path, experiment)
+    assert not Path(bad.folder).exists()
+
+
+def test_no_room_and_uneven_batches_are_refused_before_anything_starts(refs: list[Any], tmp_path: Path) -> None:
+    crowd = Experiment(scale=Scale(workers=64))
+    with pytest.raises(ClusterError, match=r"64 CPUs .* has no room"):
+        train([job(tmp_path, refs, crowd)], tmp_path, crowd)
+    gpu = Experiment(scale=Scale(gpus_per_worker=1))
+    with pytest.raises(ClusterError, match="1 GPUs"):
+        train([job(tmp_path, refs, gpu)], tmp_path, gpu)
+    odd = Experiment(optim=OPTIM.model_copy(update={"batch_size": 15}), scale=Scale(workers=2))
+    with pytest.raises(RecipeError, match="15 cannot be dealt evenly"):
+        train([job(tmp_path, refs, odd)], tmp_path, odd)
