@@ -3,13 +3,14 @@
     neurobolt ui
     neurobolt ui --folder demo/mlflow --port 5001
 
-For more than one person put it on a private interface with a password: ``--app-name basic-auth`` after
-``pip install 'mlflow[auth]'``, and change the default password (platform/deploy/README.md).
+For more than one person put it on a private interface with a password: ``pip install 'mlflow[auth]'``, set
+``MLFLOW_AUTH_ADMIN_PASSWORD``, add ``--app-name basic-auth`` (or see platform/deploy/README.md).
 """
 
 from __future__ import annotations
 
 import argparse
+import signal
 import socket
 import subprocess
 import sys
@@ -48,6 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.app_name:
         command += ["--app-name", args.app_name]
     print(f"MLflow UI  http://{args.host}:{args.port}   (store {uri}; Ctrl-C stops it)", flush=True)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # else `kill` would leave the server behind
     server = subprocess.Popen(command, env=server_environment())
     try:
         return server.wait()

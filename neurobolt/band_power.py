@@ -27,7 +27,7 @@ BANDS: dict[str, tuple[float, float]] = {
 """Hz, lower edge inclusive, upper exclusive."""
 
 _FLOOR = 1e-6  # square microvolt; a silent channel then has a constant, not an infinite, logarithm
-_CHUNK = 64  # volumes transformed at once: 64 x 26 channels x 16 s are 42 MB
+_CHUNK = 64  # volumes transformed at once: 64 x 26 channels x 16 s are 21 MB
 
 
 class BaselineRecording(Protocol):

@@ -85,7 +85,7 @@ class NeuroBOLT(nn.Module):
                 f"(windows, channels, {self.config.n_times}) and (windows, channels)"
             )
         valid_BC = ch_index_BC >= 0
-        full = bool(valid_BC.all())  # masks cost about a fifth of the time: none where nothing is padded
+        full = bool(valid_BC.all())  # then no masks at all: plain GroupNorm and unmasked attention
         x_BCT = eeg_BCT.float() if full else eeg_BCT.float().masked_fill(~valid_BC.unsqueeze(-1), 0.0)
         if self.config.remove_mean:
             x_BCT = x_BCT - x_BCT.mean(-1, keepdim=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -245,10 +245,10 @@ def test_two_parcellations_in_one_store_are_named(store: str, make_recording: Ma
 
 
 @pytest.fixture
-def damaged(tmp_path: Path) -> Iterator[Path]:
+def damaged(tmp_path: Path) -> Path:
     (tmp_path / "final").mkdir()
     (tmp_path / "final" / "config.json").write_text("{}")
-    yield tmp_path / "final"
+    return tmp_path / "final"
 
 
 def test_a_half_checkpoint_is_no_checkpoint(damaged: Path) -> None:

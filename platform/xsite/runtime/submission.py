@@ -8,13 +8,13 @@ machines is never spoken to without one. A job runs in the folder and with the i
 from __future__ import annotations
 
 import ipaddress
+import logging
 import os
 import shlex
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 import requests
@@ -26,6 +26,7 @@ from xsite.runtime.cluster import environment
 from xsite.runtime.shipping import package_folders
 
 POLL_S = 1.0
+_CHATTY = ("ray.dashboard.modules.dashboard_sdk", "ray._private.runtime_env.packaging")
 _OVERRIDING = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS")  # Ray prefers these to the address that it is given
 
 
@@ -70,18 +71,19 @@ def submit_job(
         raise ClusterError(f"the Ray cluster at {address} refuses the job: {error}") from error
 
 
-def follow_job(address: str, job: str, write: Callable[[str], Any] = sys.stdout.write) -> bool:
-    """Write a job's output as it comes, until it ends; True when it succeeded."""
+def follow_job(address: str, job: str) -> bool:
+    """Print a job's output as it comes, until it ends; True when it succeeded."""
     client = connect_jobs(address)
     written = 0
     while True:
         status = client.get_job_status(job)  # before the log, so that nothing of an ended job is missed
         logs = client.get_job_logs(job)
-        write(logs[written:])
+        print(logs[written:], end="", flush=True)
         written = len(logs)
         if status.is_terminal():
             if status != JobStatus.SUCCEEDED:
-                write(f"job {job}: {status.value}: {client.get_job_info(job).message}\n")
+                reason = str(client.get_job_info(job).message).partition(", last available logs")[0]
+                print(f"job {job}: {status.value}: {reason}", flush=True)
             return bool(status == JobStatus.SUCCEEDED)
         time.sleep(POLL_S)
 
@@ -91,6 +93,8 @@ def connect_jobs(address: str) -> JobSubmissionClient:
     token = find_token()
     check_address(address, token)
     headers = {"Authorization": f"Bearer {token}"} if token else {}
+    for name in _CHATTY:
+        logging.getLogger(name).setLevel(logging.WARNING)
     try:
         with environment(dict.fromkeys(_OVERRIDING)):
             return JobSubmissionClient(address, headers=headers)
