@@ -35,7 +35,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--subjects", type=int, default=4, help="subjects per site (default: 4)")
     p.add_argument("--minutes", type=float, default=5.0, help="length of each scan (default: 5)")
     p.add_argument("--preset", default="easy", choices=("easy", "realistic"), help="strength of coupling and noise")
-    p.add_argument("--seed", type=int, default=0, help="seed of the consortium (default: 0)")
+    p.add_argument("--seed", type=int, default=2026, help="seed of the consortium (default: 2026)")
     p.add_argument("--smoke", action="store_true", help="minutes of training become seconds; scores mean nothing")
     return p
 

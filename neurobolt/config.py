@@ -199,7 +199,7 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "paper": {},
     "released": {"dropout": 0.1, "spectral_dropout": 0.2, "decay_temporal_embedding": False},
     # Sized for one CPU core (20 channels, 16 outputs): about 110 training windows/s on a busy machine, where "paper"
-    # makes 1.4 (benchmarks/model_step.py). Chosen on the phantom preset "easy", one held-out site, one seed (1,819
+    # makes 1.4 (benchmarks/step.py). Chosen on the phantom preset "easy", one held-out site, one seed (1,819
     # training windows, AdamW, lr 2e-3, batch 16); mean R at that site against windows seen, oracle 0.82: width 40 with
     # four scales and two blocks 0.34 after 8,000; width 64 with two scales and one block 0.41 after 8,000; width 96,
     # this one, 0.45 after 6,000 and 0.51 after 12,000. Log magnitudes were worse.

@@ -101,7 +101,7 @@ def test_changed_input_is_read_again(ray_local: None, consortium: Path, tmp_path
 def test_places_that_do_not_exist_are_named(tmp_path: Path) -> None:
     with pytest.raises(SiteError, match="nowhere: no such folder"):
         run("all", "--bids", tmp_path / "nowhere", "--store", tmp_path / "store")
-    with pytest.raises(SiteError, match="'all' needs a phantom consortium"):
+    with pytest.raises(SiteError, match="'all' is for a phantom consortium"):
         run("all", "--bids", tmp_path, "--store", tmp_path / "store")
     with pytest.raises(SiteError, match="did you mean 'vanderbilt'"):
         run("vanderbild", "--bids", tmp_path, "--store", tmp_path / "store")

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -254,3 +258,26 @@ def damaged(tmp_path: Path) -> Path:
 def test_a_half_checkpoint_is_no_checkpoint(damaged: Path) -> None:
     with pytest.raises(CheckpointError, match="incomplete"):
         load_checkpoint(damaged)
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+def test_ctrl_c_leaves_no_half_checkpoint_and_the_next_run_goes_on(store: str, recipe: Path, tmp_path: Path) -> None:
+    study = tmp_path / "study"
+    words = [str(recipe), "--store", store, "--study", str(study), "--tracking", f"sqlite:///{tmp_path}/mlflow.db"]
+    command = [sys.executable, "-m", "jobs.loso", *words, "--cpus", "1", "--set", "optim.epochs=200"]
+    root = Path(__file__).parents[1]
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(root), str(root / "platform")])}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
+    assert process.stdout is not None
+    for line in process.stdout:
+        if "epoch   2/200" in line:
+            break
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 130, err
+    assert "run the same command again to go on" in err
+    assert json.loads((study / "status.json").read_text())["state"] == "training"
+    assert not list(study.rglob("*.partial"))
+    for manifest in study.rglob("manifest.json"):
+        load_checkpoint(manifest.parent)  # whatever is there is whole

@@ -58,7 +58,7 @@ def head() -> Iterator[Head]:
     finally:
         os.killpg(process.pid, signal.SIGTERM)
         try:
-            process.wait(20)
+            process.wait(5)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
         shutil.rmtree(folder, ignore_errors=True)
@@ -118,26 +118,38 @@ def authorised(head: Head) -> urllib.request.Request:
     return urllib.request.Request(f"{head.url}/api/jobs/", headers={"Authorization": f"Bearer {head.token}"})
 
 
-@pytest.mark.ray
-def test_ingest_and_study_run_on_the_cluster_from_another_folder(
-    head: Head, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    bids, store, study = tmp_path / "bids", tmp_path / "store", tmp_path / "study"
-    generate_consortium(bids, n_sites=2, n_subjects=2, preset="easy", seed=1, minutes=1.0)
+@pytest.fixture
+def elsewhere(head: Head, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A consortium, the token in a file, and a working folder far from the packages."""
+    generate_consortium(tmp_path / "bids", n_sites=2, n_subjects=2, preset="easy", seed=1, minutes=1.0)
     (tmp_path / "token").write_text(head.token + "\n")
     monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
     monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "token"))
     monkeypatch.chdir(tmp_path)
-    ingest = ["ingest", "all", "--bids", str(bids), "--store", str(store)]
-    assert submit.main(["--address", head.url, *ingest]) == 0
+    return tmp_path
+
+
+def ingest_words(folder: Path) -> list[str]:
+    return ["ingest", "all", "--bids", str(folder / "bids"), "--store", str(folder / "store")]
+
+
+@pytest.mark.ray
+def test_ingest_runs_on_the_cluster(head: Head, elsewhere: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert submit.main(["--address", head.url, *ingest_words(elsewhere)]) == 0
     out = capsys.readouterr().out
     assert "(existing)" in out
     assert "4 recordings written" in out
-    assert len(read_manifest(str(store))) == 4
+    assert len(read_manifest(str(elsewhere / "store"))) == 4
 
-    (tmp_path / "my.yaml").write_text(yaml.safe_dump({"name": "sent", "optim": {"batch_size": 16}, "surrogates": 20}))
-    words = ["loso", "my.yaml", "--store", str(store), "--study", str(study), "--smoke", "--set", "optim.lr=1e-3"]
-    words += ["--tracking", f"sqlite:///{tmp_path}/mlflow.db"]
+
+@pytest.mark.slow
+@pytest.mark.ray
+def test_a_study_runs_on_the_cluster(head: Head, elsewhere: Path) -> None:
+    assert submit.main(["--address", head.url, *ingest_words(elsewhere)]) == 0
+    (elsewhere / "my.yaml").write_text(yaml.safe_dump({"name": "sent", "optim": {"batch_size": 16}, "surrogates": 20}))
+    study = elsewhere / "study"
+    words = ["loso", "my.yaml", "--store", str(elsewhere / "store"), "--study", str(study), "--smoke"]
+    words += ["--tracking", f"sqlite:///{elsewhere}/mlflow.db", "--set", "optim.lr=1e-3"]
     assert submit.main(["--address", head.url, *words]) == 0
     assert json.loads((study / "status.json").read_text())["state"] == "done"
     assert (study / "report.html").is_file()

@@ -6,6 +6,8 @@ import errno
 import json
 import os
 import shutil
+import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
@@ -76,7 +78,7 @@ def start_folder(out: Path, settings: dict[str, Any], plans: Sequence[Plan]) -> 
         differing = sorted(key for key in wanted | found if wanted.get(key) != found.get(key))
         if differing:
             raise RecipeError(f"{out}: holds another consortium ({', '.join(differing)} differ); choose a new folder")
-    elif out.exists() and any(out.iterdir()):
+    elif out.exists() and any(not path.match(".*.tmp") for path in out.iterdir()):  # those are ours, see below
         raise RecipeError(f"{out}: is not empty and holds no consortium.json; choose a new or empty folder")
     _check_room(out, plans)
     out.mkdir(parents=True, exist_ok=True)
@@ -180,6 +182,17 @@ def _read_oracle(path: Path) -> pd.DataFrame:
     return table.astype({"oracle_r": float})
 
 
+def _end_with(parent: int) -> None:
+    """A worker whose parent was killed would wait for work for ever, or go on writing."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 @contextmanager
 def _pool(n_jobs: int) -> Iterator[ProcessPoolExecutor | None]:
     """Processes with one thread each; none for one job. Waiting work is dropped when something fails."""
@@ -188,7 +201,7 @@ def _pool(n_jobs: int) -> Iterator[ProcessPoolExecutor | None]:
         return
     before = {name: os.environ.get(name) for name in _THREADS}
     os.environ.update(dict.fromkeys(_THREADS, "1"))  # read by the numerical libraries when a process starts
-    pool = ProcessPoolExecutor(n_jobs, mp_context=get_context("spawn"))
+    pool = ProcessPoolExecutor(n_jobs, get_context("spawn"), initializer=_end_with, initargs=(os.getpid(),))
     try:
         yield pool
     finally:

@@ -22,7 +22,7 @@ class Board:
         self.waiting = list(jobs)
         self.taken: dict[int, Any] = {}
         self.events: list[Event] = []
-        self.closed = False
+        self.closed = self.stopped = False
 
     def take(self, run: int) -> Any:
         """Next job of a run, or ``"wait"``, or None for the end; after a crash, the job that it had not finished."""
@@ -42,9 +42,15 @@ class Board:
         self.waiting += last_jobs
         self.closed = True
 
-    def post(self, event: Event) -> None:
-        """Add an event for the driver."""
+    def stop(self) -> None:
+        """End every run: nothing more is handed out, and the next post says so."""
+        self.stopped = self.closed = True
+        self.waiting, self.taken = [], {}
+
+    def post(self, event: Event) -> bool:
+        """Add an event for the driver; False when the study has been stopped."""
         self.events.append(event)
+        return not self.stopped
 
     def drain(self) -> list[Event]:
         """Hand over the events so far."""

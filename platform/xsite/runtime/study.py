@@ -16,6 +16,7 @@ from typing import Any
 import pandas as pd
 
 import xsite
+from xsite.data import storage
 from xsite.data.versions import software_versions
 from xsite.errors import StoreError
 from xsite.evaluation.folds import Fold
@@ -136,8 +137,6 @@ def _coords(data: StudyData) -> list[list[float]] | None:
 
 def read_coords(store: str, sha256: str) -> dict[str, list[float]] | None:
     """Coordinates that :func:`xsite.runtime.ingest.ingest_site` has noted for an atlas."""
-    from xsite.data import storage
-
     fs, root = storage.open_filesystem(store)
     path = f"{root}/parcellations/{sha256}.json"
     if not fs.exists(path):

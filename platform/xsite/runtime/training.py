@@ -30,6 +30,7 @@ logger = logging.getLogger(__name__)
 
 OnEvent = Callable[[Event], None]
 POLL_S = 0.2
+STOP_S = 30.0
 RESTARTS = 2
 """How often a run's workers are started again after one of them died."""
 
@@ -175,8 +176,12 @@ def _run(
         if not todo:
             ray.get(board.close.remote())
         _watch(book, board, threads, close if todo else None)
+    except Exception:
+        ray.get(board.stop.remote())
+        for thread in threads:
+            thread.join(STOP_S)  # else they would hold the CPUs of whatever this process does next
+        raise
     finally:
-        ray.kill(board)  # workers that still run lose it and end
         shutil.rmtree(storage, ignore_errors=True)
     if book.missing:
         raise ClusterError(f"training ended without a result for {book.missing}; run the same command again to go on")

@@ -147,7 +147,7 @@ def _train(plan: RunPlan, job: FoldJob, state: str | None) -> FitResult:
         spec.name, spec.preset, spec.options, ch_names=job.config["ch_names"], n_outputs=len(job.config["parcels"])
     )
     algorithm = build_algorithm(experiment.algorithm.name, experiment.algorithm.options, model)
-    train, val = _sources(job, experiment, model, device)
+    train, val = sources(job, experiment, model, device)
     result = fit(
         algorithm,
         train,
@@ -168,9 +168,10 @@ def _train(plan: RunPlan, job: FoldJob, state: str | None) -> FitResult:
     return result
 
 
-def _sources(
+def sources(
     job: FoldJob, experiment: Experiment, model: Any, device: torch.device
 ) -> tuple[WindowSource, WindowSource | None]:
+    """Training and validation windows of a job, on the device where they fit."""
     recordings: list[Recording] = ray.get([*job.train, *job.val])
     train, val = recordings[: len(job.train)], recordings[len(job.train) :]
     targets = fold_targets(train, val, job.spec, control_seed=experiment.seed if job.control else None)
@@ -229,7 +230,8 @@ class _Reporter:
             if time.monotonic() - self.saved_at >= SAVE_EVERY_S:
                 self._save(int(metrics["epoch"]), state())
             facts = {"epoch": int(metrics["epoch"]), "metrics": metrics, "pid": os.getpid()}
-            ray.get(self.plan.board.post.remote({"kind": "epoch", **self.job.describe(), **facts}))
+            if not ray.get(self.plan.board.post.remote({"kind": "epoch", **self.job.describe(), **facts})):
+                raise InterruptedError("another training of this study failed, or the study was stopped")
         # once per epoch on every rank: Ray waits for all of them
         ray.train.report({"label": self.job.label, **metrics})
 

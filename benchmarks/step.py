@@ -1,10 +1,11 @@
-"""Training and inference speed of the presets: ``python benchmarks/model_step.py small --threads 1 --chans 20``."""
+"""Training and inference speed of the presets: ``python -m benchmarks.step small --threads 1 --chans 20``."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import time
+from collections.abc import Iterator
 
 import torch
 
@@ -43,6 +44,18 @@ def measure(config: NeuroBOLTConfig, batch_size: int, seconds: float, pad: int =
         rates[name] = round(n * batch_size / (time.perf_counter() - start), 1)
     rates["parameters"] = sum(p.numel() for p in model.parameters())
     return rates
+
+
+def lines() -> Iterator[str]:
+    """The presets that fit a two-core machine, on one thread."""
+    torch.set_num_threads(1)
+    yield "training step, one thread        train windows/s   predict windows/s   parameters"
+    for preset, n_chans, n_outputs, batch_size in (("small", 20, 16, 16), ("paper", 26, 1, 4)):
+        config = NeuroBOLTConfig.preset(preset, ch_names=VU_NAMES[:n_chans], n_outputs=n_outputs)
+        rates = measure(config, batch_size, 8.0)
+        shape = f"{preset}, {n_chans} channels, batch {batch_size}"
+        train, predict = rates["train_windows_per_s"], rates["predict_windows_per_s"]
+        yield f"  {shape:<28}{train:>15.1f}{predict:>20.1f}{rates['parameters']:>13,.0f}"
 
 
 def main() -> None:

@@ -1,0 +1,25 @@
+"""Run every benchmark of one process and print one table: ``make bench`` (about two minutes on two cores)."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+
+import torch
+
+from benchmarks import parcels, step
+
+
+def main() -> int:
+    print(
+        f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, ", end=""
+    )
+    print(f"Python {platform.python_version()}, torch {torch.__version__}\n")
+    for line in [*step.lines(), "", *parcels.lines()]:
+        print(line, flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
