@@ -19,6 +19,7 @@ from pathlib import Path
 
 from jobs import ingest, loso, phantom, register
 from jobs.cli import run_job
+from xsite.runtime import cluster
 
 RECIPE = Path(__file__).parent / "recipes" / "demo.yaml"
 
@@ -28,11 +29,11 @@ def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(
         prog="neurobolt demo",
         description=__doc__.splitlines()[0] if __doc__ else None,
-        epilog="Example: neurobolt demo demo --subjects 4",
+        epilog="Example: neurobolt demo demo --subjects 6",
     )
     p.add_argument("out", nargs="?", default="demo", help="folder for data, study and MLflow (default: demo)")
     p.add_argument("--sites", type=int, default=4, help="number of phantom sites (default: 4)")
-    p.add_argument("--subjects", type=int, default=4, help="subjects per site (default: 4)")
+    p.add_argument("--subjects", type=int, default=6, help="subjects per site (default: 6)")
     p.add_argument("--minutes", type=float, default=5.0, help="length of each scan (default: 5)")
     p.add_argument("--preset", default="easy", choices=("easy", "realistic"), help="strength of coupling and noise")
     p.add_argument("--seed", type=int, default=2026, help="seed of the consortium (default: 2026)")
@@ -65,6 +66,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     (out / "mlflow").mkdir(exist_ok=True)
     started = time.monotonic()
     plan = steps(args)
+    with cluster.connected():  # one private cluster for all steps
+        if code := run_steps(plan):
+            return code
+    shutil.copyfile(out / "study" / "summary.json", out / "summary.json")
+    print_results(out, time.monotonic() - started)
+    return 0
+
+
+def run_steps(plan: list[tuple[str, object, list[str]]]) -> int:
+    """Run the jobs one after the other; the exit code of the first that fails, else 0."""
     for number, (title, job, words) in enumerate(plan, start=1):
         print(f"\n[{number}/{len(plan)}] {title}", flush=True)
         began = time.monotonic()
@@ -72,8 +83,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"the demo stopped at step {number} ({title}); run it again to go on from there", file=sys.stderr)
             return code
         print(f"      {time.monotonic() - began:.0f} s", flush=True)
-    shutil.copyfile(out / "study" / "summary.json", out / "summary.json")
-    print_results(out, time.monotonic() - started)
     return 0
 
 

@@ -10,7 +10,6 @@ import argparse
 import os
 import platform
 import shutil
-import socket
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -21,7 +20,7 @@ import torch
 
 from jobs.cli import run_job
 from xsite.data.manifest import check_one_parcellation, read_manifest
-from xsite.errors import ClusterError, XsiteError
+from xsite.errors import XsiteError
 from xsite.tracking import describe_store, resolve_tracking_uri, store_folder
 
 PACKAGES = ("neurobolt-xsite", "torch", "ray", "mlflow", "mne", "nilearn", "nibabel", "numpy", "pandas", "zarr")
@@ -116,26 +115,12 @@ def cluster(address: str | None) -> list[str]:
     """Connect to the cluster that was named; without a name there is nothing to reach."""
     if address is None:
         return ["none named (--address); a study starts a private one"]
-    knock(address)
     from xsite.runtime.cluster import connect, shutdown  # ray takes seconds to import
 
     try:
         return [str(connect(address))]
     finally:
         shutdown()
-
-
-def knock(address: str) -> None:
-    """Refuse an address where nothing listens: Ray itself goes on trying for minutes."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if not port.isdigit():
-        return  # "auto": Ray knows at once whether a node runs here
-    try:
-        socket.create_connection((host, int(port)), timeout=5).close()
-    except OSError as error:
-        raise ClusterError(
-            f"nothing answers at {address} ({error}); start it (ray start --head) or correct it"
-        ) from error
 
 
 def tracking(named: str | None) -> list[str]:

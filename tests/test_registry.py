@@ -46,7 +46,9 @@ GOOD = [
         ([*GOOD[:1], row("b", "m", None, 0.01), *GOOD[2:]], "not so: b"),
         ([*GOOD[:2], row("a", "zero", None, 1, mse=0.1), row("b", "zero", None, 1, mse=0.1)], "zero baseline 0.1"),
         (GOOD[:2], "no zero baseline"),
-        ([*GOOD, row("a", "m", 0.3, 0.001, control=True)], "not so: m at a"),
+        ([*GOOD, row("a", "m", 0.3, 0.001, control=True)], "not so: m"),
+        ([*GOOD, row("a", "m", 0.1, 0.001, control=True), row("b", "m", 0.12, 0.001, control=True)], "not so: m"),
+        ([*GOOD, row("a", "m", 0.1, 0.001, control=True), row("b", "m", -0.1, 0.99, control=True)], None),
     ],
 )
 def test_gate(rows: list[dict[str, object]], failing: str | None) -> None:

@@ -11,6 +11,7 @@ import logging
 import os
 import secrets
 import shutil
+import socket
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -206,7 +207,21 @@ def _set(values: Mapping[str, str | None]) -> None:
             os.environ[name] = value
 
 
+def _knock(address: str) -> None:
+    """Refuse an address where nothing listens: Ray itself goes on trying for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not port.isdigit():
+        return  # "auto": Ray knows at once whether a node runs here
+    try:
+        socket.create_connection((host, int(port)), timeout=5).close()
+    except OSError as error:
+        raise ClusterError(
+            f"nothing answers at {address} ({error}); start it (ray start --head) or correct it"
+        ) from error
+
+
 def _join(address: str, quiet: dict[str, Any]) -> ClusterInfo:
+    _knock(address)
     # inside a submitted job the code has already been shipped with the job
     inside_job = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
     runtime_env = None if inside_job else {"py_modules": [str(folder) for folder in package_folders()]}
