@@ -5,11 +5,14 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
+import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
-from xsite.errors import XsiteError
+from xsite.errors import StoreError, XsiteError
 
 VERBS = {
     "demo": "the whole road on a phantom consortium: raw recordings to a registered model",
@@ -24,6 +27,10 @@ VERBS = {
     "ui": "open the MLflow server: studies, curves, model registry",
     "doctor": "print versions, cluster, tracking, store, disk, and what is wrong",
 }
+
+
+NO_PLACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
+"""A full or closed disk: the person's to mend, so a message and not a traceback."""
 
 
 def usage() -> str:
@@ -64,9 +71,35 @@ def run_job(job: object, argv: Sequence[str] | None = None) -> int:
     except XsiteError as error:
         print(f"neurobolt: {type(error).__name__}: {error}", file=sys.stderr)
         return 2
+    except OSError as error:
+        if error.errno not in NO_PLACE:
+            raise
+        print(f"neurobolt: {error}; free some space or choose another folder, then run it again", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("neurobolt: interrupted; what was finished is kept, run the same command again to go on", file=sys.stderr)
         return 130
+
+
+def write_output(path: Path, content: bytes) -> Path:
+    """Write a job's result all or nothing: a reader never sees half a file.
+
+    Raises
+    ------
+    StoreError
+        The disk is full or refuses; what was there before stays.
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_bytes(content)
+        partial.replace(path)
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be written ({error}); free some space or choose another folder") from error
+    finally:
+        if partial.is_file():
+            partial.unlink()
+    return path
 
 
 if __name__ == "__main__":

@@ -67,26 +67,38 @@ def main(argv: Sequence[str] | None = None) -> int:
     started = time.monotonic()
     plan = steps(args)
     with cluster.connected():  # one private cluster for all steps
-        if code := run_steps(plan):
-            return code
+        done, code = run_steps(plan)
+    if done < len(plan) - 1:
+        return code
+    return finish(out, code, time.monotonic() - started)
+
+
+def finish(out: Path, code: int, seconds: float) -> int:
+    """Show a finished study, whether the last step (``code``) has registered its model or refused it."""
     shutil.copyfile(out / "study" / "summary.json", out / "summary.json")
-    print_results(out, time.monotonic() - started)
-    return 0
+    print_results(out, seconds, registered=code == 0)
+    if code == 1:
+        print(
+            "\nTHE GATE REFUSED this study's model: a check above says FAIL, so no alias points at it.", file=sys.stderr
+        )
+    elif code:
+        print("\nthe study is finished, but its model could not be registered (see above)", file=sys.stderr)
+    return code
 
 
-def run_steps(plan: list[tuple[str, object, list[str]]]) -> int:
-    """Run the jobs one after the other; the exit code of the first that fails, else 0."""
+def run_steps(plan: list[tuple[str, object, list[str]]]) -> tuple[int, int]:
+    """Run the jobs one after the other; how many succeeded, and the exit code of the first that failed, else 0."""
     for number, (title, job, words) in enumerate(plan, start=1):
         print(f"\n[{number}/{len(plan)}] {title}", flush=True)
         began = time.monotonic()
         if code := run_job(job, words):
             print(f"the demo stopped at step {number} ({title}); run it again to go on from there", file=sys.stderr)
-            return code
+            return number - 1, code
         print(f"      {time.monotonic() - began:.0f} s", flush=True)
-    return 0
+    return len(plan), 0
 
 
-def print_results(out: Path, seconds: float) -> None:
+def print_results(out: Path, seconds: float, *, registered: bool) -> None:
     """Print the score table, where everything is, and the line that starts the UI."""
     rows = json.loads((out / "summary.json").read_text(encoding="utf-8"))["rows"]
     print(f"\n{'held-out site':<16}{'model':<20}{'R':>7}{'oracle':>8}{'MSE':>8}{'p (null)':>10}")
@@ -97,7 +109,7 @@ def print_results(out: Path, seconds: float) -> None:
     print(f"\nfinished in {seconds / 60:.1f} minutes")
     print(f"report     {out / 'study' / 'report.html'}")
     print(f"summary    {out / 'summary.json'}")
-    print("model      models:/neurobolt@challenger")
+    print("model      " + ("models:/neurobolt@challenger" if registered else "not registered as challenger"))
     print(f"MLflow UI  neurobolt ui --folder {out / 'mlflow'}")
 
 

@@ -7,6 +7,7 @@ neurobolt evaluate studies/demo/final --store s3://bucket/store --sites newsite 
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import sys
 from collections.abc import Sequence
@@ -16,19 +17,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from jobs.cli import run_job
+from jobs.cli import run_job, write_output
 from jobs.opened import Opened, open_model
-from xsite.data.harmonize import strict_target
 from xsite.data.manifest import check_one_parcellation, read_manifest
 from xsite.data.store import read_recording
+from xsite.data.windows import window_starts
 from xsite.errors import ParcellationError, StoreError
+from xsite.evaluation.folds import ENTITIES
 from xsite.evaluation.scoring import ORACLE, Prediction, save_predictions, score_predictions
 from xsite.evaluation.tables import study_summary
 from xsite.learning.predict import predict_recording
-from xsite.learning.targets import TargetSpec, unseen_target
-from xsite.recording import Float, Recording, RecordingKey
-
-ENTITIES = ("site", "subject", "session", "task", "run")
+from xsite.learning.targets import TargetSpec, select_parcels, unseen_global_signal, unseen_target
+from xsite.recording import Float, RecordingKey
 
 
 def parser() -> argparse.ArgumentParser:
@@ -62,11 +62,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     summary["test_site_access"] = "trained on" if seen else "none known"
     print_rows(summary["rows"], seen)
     if args.out:
-        out = Path(args.out)
-        out.mkdir(parents=True, exist_ok=True)
-        scores.to_parquet(out / "scores.parquet", index=False)
+        out, table = Path(args.out), io.BytesIO()
+        scores.to_parquet(table, index=False)
+        write_output(out / "scores.parquet", table.getvalue())
         save_predictions(out / "predictions.npz", predictions)
-        (out / "summary.json").write_text(json.dumps(summary, indent=1), encoding="utf-8")
+        write_output(out / "summary.json", json.dumps(summary, indent=1).encode())
         print(f"scores in {out}")
     return 0
 
@@ -107,39 +107,18 @@ def predict_all(
     signals: dict[RecordingKey, Float] = {}
     for number, row in enumerate(manifest.itertuples(index=False), start=1):
         key = RecordingKey(*(str(getattr(row, entity)) for entity in ENTITIES))
-        recording = only_parcels(read_recording(store, key), opened.config["parcels"])
+        recording = select_parcels(read_recording(store, key), opened.config["parcels"])
         predicted_VR = predict_recording(opened.model, recording, config=opened.config)
         target_VR = unseen_target(recording, spec)
-        valid_V = recording.volume_valid
+        valid_V = np.zeros(recording.n_volumes, dtype=bool)  # every model, the oracle too, is judged on the same ones
+        valid_V[window_starts(recording, opened.model.window_s)[0]] = True
         predictions.append(Prediction(key, name, False, predicted_VR, target_VR, valid_V))
         if recording.truth is not None:
             oracle_VR = unseen_target(recording, spec, recording.truth)
             predictions.append(Prediction(key, ORACLE, False, oracle_VR, target_VR, valid_V))
-        signals[key] = filtered_global_signal(recording, spec.low_pass)
+        signals[key] = unseen_global_signal(recording, spec)
         print(f"[{number}/{len(manifest)}] {key}", file=sys.stderr, flush=True)
     return predictions, signals
-
-
-def filtered_global_signal(recording: Recording, low_pass: float) -> Float:
-    """The global signal through the target's filter, so that both hold the same frequencies."""
-    nobody_V, one_R = np.zeros(recording.n_volumes, dtype=bool), np.ones(1)
-    column_V1 = recording.global_signal[:, None]
-    return strict_target(column_V1, recording.t_r, nobody_V, one_R, low_pass, valid_V=recording.volume_valid)[:, 0]
-
-
-def only_parcels(recording: Recording, parcels: Sequence[str]) -> Recording:
-    """The recording with the model's parcels only, in the model's order."""
-    labels = recording.parcellation.labels
-    if tuple(parcels) == labels:
-        return recording
-    columns = [labels.index(parcel) for parcel in parcels]
-    fields: dict[str, Any] = dict(vars(recording))
-    fields["parcellation"] = type(recording.parcellation)(
-        recording.parcellation.name, tuple(parcels), recording.parcellation.space, recording.parcellation.sha256
-    )
-    fields["bold"] = recording.bold[:, columns]
-    fields["truth"] = None if recording.truth is None else recording.truth[:, columns]
-    return Recording(**fields)
 
 
 def seen_sites(opened: Opened, manifest: pd.DataFrame) -> list[str]:

@@ -19,6 +19,7 @@ from pathlib import Path
 from jobs.cli import run_job
 from jobs.models import BASELINES, build_model
 from jobs.study_log import TrackedStudy
+from xsite.errors import RecipeError
 from xsite.evaluation.folds import Fold
 from xsite.experiment import Experiment, load_experiment, parse_experiment
 from xsite.reports.study import write_report
@@ -32,8 +33,16 @@ EXAMPLE = """example:
 SMOKE_OPTIM = {"epochs": 2, "windows_per_epoch": 64, "warmup_epochs": 0}
 
 
-def parser(verb: str = "loso") -> argparse.ArgumentParser:
-    """Options of the verb; ``train`` shares most of them."""
+def parser() -> argparse.ArgumentParser:
+    """Options of the verb."""
+    p = study_parser("loso")
+    p.add_argument("--study", type=Path, metavar="DIR", help="folder of the study (default: studies/NAME)")
+    p.add_argument("--dry-run", action="store_true", help="print folds and trainings, train nothing")
+    return p
+
+
+def study_parser(verb: str) -> argparse.ArgumentParser:
+    """Options that ``loso`` and ``train`` share."""
     p = argparse.ArgumentParser(
         f"neurobolt {verb}", description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -49,10 +58,7 @@ def parser(verb: str = "loso") -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the study; 0 when every part of it is finished."""
-    p = parser()
-    p.add_argument("--study", type=Path, metavar="DIR", help="folder of the study (default: studies/NAME)")
-    p.add_argument("--dry-run", action="store_true", help="print folds and trainings, train nothing")
-    args = p.parse_args(argv)
+    args = parser().parse_args(argv)
     experiment = read_recipe(args)
     folder = (args.study or Path("studies") / experiment.name).resolve()
     if args.dry_run:
@@ -78,14 +84,29 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def read_recipe(args: argparse.Namespace) -> Experiment:
     """The experiment that a command line asks for."""
-    if args.recipe.startswith("{"):  # a submitted job carries its experiment with it
-        experiment = parse_experiment(json.loads(args.recipe), "submitted experiment")
-    else:
-        experiment = load_experiment(args.recipe, tuple(args.overrides))
+    experiment = resolve_recipe(args.recipe, tuple(args.overrides))
     if not args.smoke:
         return experiment
     optim = experiment.optim.model_copy(update=SMOKE_OPTIM)
     return experiment.model_copy(update={"optim": optim, "surrogates": min(50, experiment.surrogates)})
+
+
+def resolve_recipe(recipe: str, overrides: tuple[str, ...]) -> Experiment:
+    """Read a recipe file with its overrides, or the JSON that a submitted job carries.
+
+    Raises
+    ------
+    RecipeError
+        The recipe is not valid, or overrides come with JSON, where they have been applied already.
+    """
+    if not recipe.startswith("{"):
+        return load_experiment(recipe, overrides)
+    if overrides:
+        raise RecipeError(f"--set {' '.join(overrides)}: a recipe given as JSON takes no --set; put it into the JSON")
+    try:
+        return parse_experiment(json.loads(recipe), "submitted experiment")
+    except json.JSONDecodeError as error:
+        raise RecipeError(f"the recipe begins like JSON and is none ({error}); give a .yaml file") from error
 
 
 def print_plan(experiment: Experiment, folds: Sequence[Fold]) -> int:
@@ -101,9 +122,13 @@ def print_plan(experiment: Experiment, folds: Sequence[Fold]) -> int:
 def print_scores(result: StudyResult) -> None:
     """One line per site and model."""
     for row in result.summary["rows"]:
-        r = "-" if row["r_mean"] is None else f"{row['r_mean']:.3f}"
+        r, mse, p = (_number(row[name], digits) for name, digits in (("r_mean", 3), ("mse_mean", 3), ("p_null", 4)))
         name = row["model"] + (" (control)" if row["control"] else "")
-        print(f"{row['site']:<16}{name:<24}R {r:>6}  MSE {row['mse_mean']:.3f}  p {row['p_null']:.4f}")
+        print(f"{row['site']:<16}{name:<24}R {r:>6}  MSE {mse}  p {p}")
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from torch import nn
@@ -20,7 +21,8 @@ def build_neurobolt(preset: str, options: Mapping[str, Any], *, ch_names: Sequen
 
 MODELS: dict[str, Callable[..., nn.Module]] = {"neurobolt": build_neurobolt}
 
-BASELINES: dict[str, Callable[[], Any]] = {"zero": Zero, "mean": Mean, "ridge": Ridge}
+# not refitted on the validation recordings: a trained model does not learn from them either
+BASELINES: dict[str, Callable[[], Any]] = {"zero": Zero, "mean": Mean, "ridge": partial(Ridge, refit=False)}
 
 
 def build_model(

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import get_args
 
-from xsite.errors import XsiteError
+from jobs.cli import run_job
 from xsite.phantom.consortium import Consortium, Progress, generate_consortium
 from xsite.phantom.presets import PRESETS
 from xsite.phantom.real_bold import Drivers
@@ -44,26 +44,19 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the job; 0 when all went well."""
     asked = parser().parse_args(argv)
-    try:
-        with _progress() as progress:
-            made = generate_consortium(
-                asked.out,
-                n_sites=asked.sites,
-                n_subjects=asked.subjects,
-                preset=asked.preset,
-                seed=asked.seed,
-                minutes=asked.minutes,
-                bold_from=asked.bold_from,
-                drivers=asked.drivers,
-                n_jobs=asked.jobs,
-                progress=progress,
-            )
-    except XsiteError as error:
-        print(f"phantom: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("phantom: interrupted; the same command goes on with the unfinished sites", file=sys.stderr)
-        return 130
+    with _progress() as progress:
+        made = generate_consortium(
+            asked.out,
+            n_sites=asked.sites,
+            n_subjects=asked.subjects,
+            preset=asked.preset,
+            seed=asked.seed,
+            minutes=asked.minutes,
+            bold_from=asked.bold_from,
+            drivers=asked.drivers,
+            n_jobs=asked.jobs,
+            progress=progress,
+        )
     _report(made)
     return 0
 
@@ -89,4 +82,4 @@ def _progress() -> Iterator[Progress]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_job(main))

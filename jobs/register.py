@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 import neurobolt
 from jobs.cli import run_job
 from jobs.opened import open_checkpoint
-from xsite.errors import FormatError
+from xsite.data.manifest import data_hash
+from xsite.errors import FormatError, TrackingError
 from xsite.experiment import Experiment, load_experiment
 from xsite.tracking import (
     Candidate,
@@ -62,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     summary = json.loads((study / "summary.json").read_text(encoding="utf-8"))
     gate = check_study(summary["rows"], experiment.model.name)
     print("\n".join(gate.lines))
-    run_id = _final_run(tracking, experiment)
+    run_id = _final_run(tracking, study, experiment)
     candidate = _candidate(study, experiment, summary, gate, forced=args.force)
     annotate_run(tracking, run_id, tags=_gate_tags(gate, args.force), texts={"model_card.md": candidate.card})
     moves = gate.passed or args.force
@@ -86,14 +87,18 @@ def _complete(study: Path) -> None:
         raise FormatError(f"{study}: not a finished study, {', '.join(missing)} missing; run neurobolt loso again")
 
 
-def _final_run(tracking: str, experiment: Experiment) -> str:
+def _final_run(tracking: str, study: Path, experiment: Experiment) -> str:
     """Id of the final model's run; a study that was run without this store gets its runs now."""
-    runs = find_study_runs(tracking, experiment.name, experiment.fingerprint)
-    if "final" not in runs:
-        with StudyTracker(tracking, experiment.name) as tracker:
-            tracker.start(experiment.flat(), fingerprint=experiment.fingerprint, tags={"registered_later": "true"})
+    digest = data_hash(pd.read_parquet(study / "manifest.parquet"))
+    plan = tracking, experiment.name, experiment.fingerprint, digest
+    if "final" not in (runs := find_study_runs(*plan)):
+        tags = {"data_hash": digest, "registered_later": "true"}
+        with StudyTracker(tracking, experiment.name, spool=study / "tracking_spool.jsonl") as tracker:
+            tracker.start(experiment.flat(), fingerprint=experiment.fingerprint, tags=tags)
             tracker.fold(None)
-        runs = find_study_runs(tracking, experiment.name, experiment.fingerprint)
+        runs = find_study_runs(*plan)
+    if "final" not in runs:
+        raise TrackingError(f"MLflow at {tracking} did not take the runs of {study}; run the same command again")
     return runs["final"]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from xsite.runtime.study import code_sha
+from xsite.runtime.study import code_tags
 from xsite.tracking import StudyTracker
 
 Event = Mapping[str, Any]
@@ -66,7 +66,7 @@ class TrackedStudy:
     def start(self, event: Event, *, run_name: str = "leave-one-site-out") -> None:
         """Open the parent run with the experiment as its parameters."""
         experiment = event["experiment"]
-        tags = {"algorithm": experiment.algorithm.name, "selection_rule": experiment.select_on, "code_sha": code_sha()}
+        tags = {"algorithm": experiment.algorithm.name, "selection_rule": experiment.select_on, **code_tags()}
         tags["data_hash"] = event["data_hash"]
         self.tracker.start(experiment.flat(), fingerprint=experiment.fingerprint, tags=tags, run_name=run_name)
         self.tracker.log_dataset(experiment.data.target + "-target", digest=event["data_hash"], source=self.store)
@@ -96,7 +96,8 @@ def study_metrics(summary: Mapping[str, Any]) -> dict[str, float | None]:
     model = summary["model"]
     own = [row for row in summary["rows"] if row["model"] == model and not row["control"]]
     metrics: dict[str, float | None] = {f"ood/r_{row['site']}": row["r_mean"] for row in own}
-    metrics["ood/mse_mean"] = sum(row["mse_mean"] for row in own) / max(1, len(own))
+    errors = [row["mse_mean"] for row in own if row["mse_mean"] is not None]
+    metrics["ood/mse_mean"] = sum(errors) / len(errors) if errors else None
     for row in summary["overall"]:
         name = row["model"] + ("-control" if row["control"] else "")
         metrics["ood/r_mean" if name == model else f"{name}/r_mean"] = row["r_mean"]

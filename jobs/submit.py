@@ -3,22 +3,22 @@
 neurobolt submit --address http://127.0.0.1:8265 ingest all --bids /data/bids --store /data/store
 neurobolt submit --address https://ray.lab.org loso my.yaml --store s3://lab/store --study /shared/s --tracking http://m:5000
 
-The recipe is resolved here and travels as JSON; our packages travel with the job. Store, study and tracking must be
-absolute paths or URLs, readable from the cluster. The token is read from RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or
-~/.ray/auth_token.
+The recipe is resolved here and travels as JSON; our packages travel with the job. Every place in the command line
+(store, study, tracking, OUT, STUDY, ...) must be an absolute path or a URL, readable from the cluster. The token is
+read from RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import os
 import sys
 from collections.abc import Sequence
 
 from jobs.cli import VERBS, run_job
-from xsite.errors import RecipeError
-from xsite.experiment import load_experiment
+from jobs.loso import resolve_recipe
 from xsite.runtime.submission import follow_job, require_absolute, submit_job
 
 EXAMPLE = """example:
@@ -26,15 +26,19 @@ EXAMPLE = """example:
 
 HERE_ONLY = ("submit", "ui", "demo")
 WITH_RECIPE = ("loso", "train")
-PLACES = {"--store", "--study", "--tracking", "--bids", "--atlas", "--out", "--eeg", "--bold-from", "--folder"}
 NEEDED = {
-    "loso": ("--store", "--study", "--tracking"),
-    "train": ("--store", "--out", "--tracking"),
-    "ingest": ("--bids", "--store"),
-    "evaluate": ("--store", "--tracking"),
-    "register": ("--tracking",),
-    "predict": ("--tracking",),
+    "loso": ("store", "study", "tracking"),
+    "train": ("store", "out", "tracking"),
+    "ingest": ("bids", "store"),
+    "evaluate": ("model", "store", "tracking"),
+    "register": ("study", "tracking"),
+    "predict": ("model", "out", "eeg", "tracking"),
+    "phantom": ("out",),
+    "doctor": (),
 }
+"""Places of each verb that must be given: options and positional words alike, by their name in its parser."""
+
+OPTIONAL = {"ingest": ("atlas",), "evaluate": ("out",), "phantom": ("bold_from",), "doctor": ("store", "tracking")}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -71,38 +75,40 @@ def main(argv: Sequence[str] | None = None) -> int:
 def resolve(verb: str, words: Sequence[str]) -> list[str]:
     """Command line for the cluster: places checked, the recipe with its overrides as JSON.
 
+    The verb's own parser reads the words, so that every spelling that works here means the same there.
+
     Raises
     ------
     RecipeError
         A place is relative or missing, or the recipe is not valid.
     """
-    given = dict(_places(words))
-    require_absolute({**dict.fromkeys(NEEDED.get(verb, ())), **given})
-    words = list(words)
+    own: argparse.ArgumentParser = importlib.import_module(f"jobs.{verb}").parser()
+    args = own.parse_args(list(words))
+    require_absolute(_places(verb, own, args))
     if verb not in WITH_RECIPE:
-        require_absolute({f"{word}": word for word in words[:1] if word.endswith((".yaml", ".yml"))})
-        return words
-    overrides = []
-    while "--set" in words:
-        place = words.index("--set")
-        overrides += words[place + 1 : place + 2]
-        del words[place : place + 2]
-    recipe = next((word for word in words if word.endswith((".yaml", ".yml", ".json"))), None)
-    if recipe is None:
-        raise RecipeError(f"submit {verb}: no recipe (a .yaml file) in the command line: {' '.join(words)}")
-    experiment = load_experiment(recipe, tuple(overrides))
-    words[words.index(recipe)] = json.dumps(experiment.model_dump(mode="json"))
-    return words
+        return list(words)
+    experiment = resolve_recipe(args.recipe, tuple(args.overrides))
+    sent = json.dumps(experiment.model_dump(mode="json"))
+    return [sent if word == args.recipe else word for word in _without_overrides(words)]
 
 
-def _places(words: Sequence[str]) -> list[tuple[str, str | None]]:
-    """Options that name a place, spelt ``--store X`` or ``--store=X``."""
-    found: list[tuple[str, str | None]] = []
-    for word, after in zip(words, [*words[1:], None], strict=True):
-        option, equals, value = word.partition("=")
-        if option in PLACES:
-            found.append((option, value if equals else after))
-    return found
+def _places(verb: str, own: argparse.ArgumentParser, args: argparse.Namespace) -> dict[str, str | None]:
+    """What the person would call each place, and what was given."""
+    titles = {a.dest: a.option_strings[0] if a.option_strings else str(a.metavar or a.dest) for a in own._actions}
+    places = {titles[name]: getattr(args, name) for name in NEEDED[verb]}
+    places |= {titles[name]: getattr(args, name) for name in OPTIONAL.get(verb, ()) if getattr(args, name) is not None}
+    if verb == "ingest" and args.site.endswith((".yaml", ".yml")):
+        places[titles["site"]] = args.site
+    if verb == "doctor" and args.folder != own.get_default("folder"):
+        places[titles["folder"]] = args.folder
+    return {title: None if value is None else str(value) for title, value in places.items()}
+
+
+def _without_overrides(words: Sequence[str]) -> list[str]:
+    """The words less ``--set KEY=VALUE``, ``--set=KEY=VALUE`` and the abbreviations that argparse takes."""
+    only = argparse.ArgumentParser(add_help=False)
+    only.add_argument("--set", action="append")
+    return only.parse_known_args(list(words))[1]
 
 
 if __name__ == "__main__":

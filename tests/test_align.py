@@ -33,8 +33,28 @@ def test_exact_train_is_ok_and_start_time_is_added():
 
 
 @pytest.mark.parametrize("extra", [1, 2])
+def test_extra_markers_at_an_unknown_end_are_refused(extra: int):
+    with pytest.raises(AlignmentError, match=r"sub-01_eeg\.vhdr.*`extra_markers: end`.*`extra_markers: start`"):
+        run(train(N + extra), eeg_duration=DURATION + 10)
+
+
+@pytest.mark.parametrize("extra", [1, 2])
+def test_dummy_scans_are_the_first_markers_where_the_site_says_so(extra: int):
+    found = run(train(N + extra), eeg_duration=DURATION + 10, extra_markers="start")
+    assert found.verdict == "repaired"
+    np.testing.assert_allclose(found.volume_onsets, train() + extra * T_R)
+    assert any(f"{extra} marker(s) before the first volume" in words for words in found.evidence)
+
+
+def test_eeg_that_ends_within_the_extra_volume_shows_the_end():
+    found = run(train(N + 1), eeg_duration=LEAD + N * T_R + 1.0)
+    np.testing.assert_allclose(found.volume_onsets, train())
+    assert any("the EEG ends 1.000 s after" in words for words in found.evidence)
+
+
+@pytest.mark.parametrize("extra", [1, 2])
 def test_extra_markers_at_the_end_are_ignored(extra: int):
-    found = run(train(N + extra))
+    found = run(train(N + extra), extra_markers="end")
     assert found.verdict == "repaired"
     assert found.volume_valid.all()
     np.testing.assert_allclose(found.volume_onsets, train())
@@ -47,13 +67,32 @@ def test_extra_marker_off_the_grid_at_the_end_is_ignored():
     np.testing.assert_allclose(found.volume_onsets, train())
 
 
+def test_extra_marker_off_the_grid_at_the_start_is_ignored():
+    found = run(np.insert(train(), 0, LEAD - 0.4))
+    assert found.verdict == "repaired"
+    np.testing.assert_allclose(found.volume_onsets, train())
+
+
 def test_three_extra_markers_are_refused():
     with pytest.raises(AlignmentError, match=r"103 volume markers but only 100 volumes \(3 more\)"):
         run(train(N + 3))
 
 
+def test_missing_markers_at_an_unknown_end_are_refused():
+    with pytest.raises(AlignmentError, match=r"sub-01_eeg\.vhdr: 4 marker.*`missing_markers: start`"):
+        run(train(N - 4))
+
+
+def test_first_volumes_without_marker_are_extrapolated_where_the_site_says_so():
+    found = run(train()[4:], missing_markers="start")
+    assert found.verdict == "repaired"
+    assert not found.volume_valid[:4].any()
+    assert found.volume_valid[4:].all()
+    np.testing.assert_allclose(found.volume_onsets, train())
+
+
 def test_markers_that_stop_early_leave_invalid_volumes():
-    found = run(train(N - 4))
+    found = run(train(N - 4), missing_markers="end")
     assert found.verdict == "repaired"
     assert found.volume_valid.sum() == N - 4
     assert not found.volume_valid[-4:].any()
@@ -69,7 +108,11 @@ def test_one_missing_marker_is_filled():
 
 
 def test_gap_and_extra_marker_that_cancel_in_the_count_are_seen():
-    found = run(np.delete(train(N + 1), 40))
+    with pytest.raises(AlignmentError, match="extra_markers: end"):
+        run(np.delete(train(N + 1), 40))
+    shifted = run(np.delete(train(N + 1), 40), extra_markers="start")
+    np.testing.assert_allclose(shifted.volume_onsets, train() + T_R, atol=1e-9)
+    found = run(np.delete(train(N + 1), 40), extra_markers="end")
     assert found.verdict == "repaired"
     np.testing.assert_allclose(found.volume_onsets, train(), atol=1e-9)
     assert len([words for words in found.evidence if "missing" in words or "ignored" in words]) == 2
@@ -112,7 +155,7 @@ def test_message_lists_the_markers_that_were_found():
 
 
 def test_missing_markers_that_may_be_the_first_ones_are_refused():
-    with pytest.raises(AlignmentError, match=r"first volumes may be the ones"):
+    with pytest.raises(AlignmentError, match=r"the first or the last volumes may be the ones"):
         run(train(N - 2, first=0.5), eeg_duration=0.5 + N * T_R + 5)
 
 

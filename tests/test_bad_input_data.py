@@ -8,6 +8,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+import scipy.io
 from small_site import AFFINE, SHAPE, small_atlas, small_site, write_recording_files
 
 from xsite.data.bids import find_recordings
@@ -94,16 +95,22 @@ def test_eeg_files(tmp_path, eeg_format, suffix, spoil, words):
 @pytest.mark.parametrize(
     ("spoil", "words"), [(gone, "missing|no such|absent"), (half, "truncated"), (lfs_pointer, "pointer")]
 )
-def test_eeglab_data_file(tmp_path, shared_data, spoil, words):
-    source = shared_data("data/real/formats/eeglab_data.set")
-    paths = write_recording_files(tmp_path)
-    paths["eeg"] = tmp_path / "eeglab_data.set"
-    for suffix in (".set", ".fdt"):
-        paths["eeg"].with_suffix(suffix).write_bytes(source.with_suffix(suffix).read_bytes())
+def test_eeglab_data_file(tmp_path, spoil, words):
+    paths = write_recording_files(tmp_path, eeg_format="set")
+    split_eeglab_file(paths["eeg"])
+    assert prepare(tmp_path, paths).n_volumes == 30
     spoil(paths["eeg"].with_suffix(".fdt"))
     with pytest.raises(FormatError, match=words) as caught:
-        prepare(tmp_path, paths, sfreq=128.0)
-    assert "eeglab_data.fdt" in str(caught.value)
+        prepare(tmp_path, paths)
+    assert "sub-01_task-rest_eeg.fdt" in str(caught.value)
+
+
+def split_eeglab_file(path: Path) -> None:
+    """Put the samples of a ``.set`` file into an ``.fdt`` beside it, as EEGLAB does by default."""
+    facts = {name: value for name, value in scipy.io.loadmat(path).items() if not name.startswith("__")}
+    np.asarray(facts["data"], "<f4").T.tofile(path.with_suffix(".fdt"))
+    facts["data"] = facts["datfile"] = path.with_suffix(".fdt").name
+    scipy.io.savemat(path, facts, appendmat=False)
 
 
 @pytest.mark.parametrize(

@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import shutil
 
+import nibabel as nib
 import numpy as np
 import pytest
 from small_site import CH_NAMES, LEAD_IN, N_VOLUMES, T_R, small_site, write_recording_files
 
 from xsite.data.bids import find_recordings, marker_onsets, pair_files, read_bold, read_eeg
 from xsite.data.readers import _open
-from xsite.errors import SiteError
+from xsite.errors import FormatError, SiteError
 from xsite.recording import RecordingKey
 from xsite.site import Expected, RecordingFiles
 
@@ -90,9 +91,43 @@ def test_raw_image_and_run_labels_of_unlike_length_are_paired(tmp_path):
     shutil.move(paths["bold"], func / "sub-01_task-rest_run-1_bold.nii.gz")
     for path in list(paths["eeg"].parent.iterdir()):
         path.rename(path.with_name(path.name.replace("_task-rest_", "_task-rest_run-01_")))
-    (files,) = find_recordings(tmp_path, small_site())
+    (files,) = find_recordings(tmp_path, small_site(bold_space="template"))
     assert files.key == RecordingKey("small", "01", task="rest", run="01")
     assert files.bold.name == "sub-01_task-rest_run-1_bold.nii.gz"
+
+
+def test_raw_images_in_scanner_space_are_refused(tmp_path):
+    paths = write_recording_files(tmp_path, "01")
+    raw = tmp_path / "sub-01" / "func" / "sub-01_task-rest_bold.nii.gz"
+    raw.parent.mkdir()
+    shutil.copy(paths["bold"], raw)
+    other = paths["bold"].with_name(paths["bold"].name.replace("2009cAsym", "6Asym"))
+    shutil.move(paths["bold"], other)
+    with pytest.raises(SiteError, match=r"sub-01_task-rest_bold\.nii\.gz is in the scanner's space.*MNI152NLin6Asym"):
+        find_recordings(tmp_path, small_site())
+    assert "bold_space: template" in pair_files(tmp_path, small_site()).unpaired[paths["eeg"]]
+    (files,) = find_recordings(tmp_path, small_site(bold_space="template"))
+    assert files.bold == raw
+    image = nib.load(raw)
+    image.set_sform(image.affine, code=4)
+    nib.save(nib.Nifti1Image(np.asarray(image.dataobj), image.affine, image.header), raw)
+    (files,) = find_recordings(tmp_path, small_site())  # the header itself says MNI
+    assert files.bold == raw
+
+
+@pytest.mark.parametrize("ending", ["timeseries", "regressors"])
+def test_confounds_are_found_whatever_the_resolution_of_the_image(tmp_path, ending):
+    paths = write_recording_files(tmp_path)
+    paths["bold"].rename(paths["bold"].with_name(paths["bold"].name.replace("_desc", "_res-2_desc")))
+    confounds = paths["confounds"].with_name(paths["confounds"].name.replace("timeseries", ending))
+    paths["confounds"].rename(confounds)
+    (files,) = find_recordings(tmp_path, small_site())
+    assert files.bold.name == "sub-01_task-rest_space-MNI152NLin2009cAsym_res-2_desc-preproc_bold.nii.gz"
+    assert (files.confounds, files.truth) == (confounds, paths["truth"])
+    confounds.unlink()
+    (files,) = find_recordings(tmp_path, small_site())
+    with pytest.raises(FormatError, match=r"sub-01_task-rest_desc-confounds_timeseries\.tsv: no such confounds"):
+        read_bold(files, small_site())
 
 
 def test_sidecars_are_inherited_and_contradictions_are_errors(tmp_path):

@@ -33,6 +33,13 @@ def test_everything_wrong_is_listed_at_once(tmp_path: Path, capsys: pytest.Captu
     assert "one site only; leave-one-site-out needs two" in wrong
 
 
+def test_a_damaged_tracking_database_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "mlflow").mkdir()
+    (tmp_path / "mlflow" / "mlflow.db").write_bytes(b"no database at all " * 200)
+    assert doctor.main(["--tracking", str(tmp_path / "mlflow")]) == 1
+    assert "tracking: MLflow at sqlite:///" in capsys.readouterr().out.split("what is wrong:")[1]
+
+
 def test_an_absent_store_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert doctor.main(["--store", str(tmp_path / "none"), "--tracking", str(tmp_path / "mlflow")]) == 1
     assert "no recording in this store" in capsys.readouterr().out

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from study_folder import SITES, build_study
+from study_folder import SITES, build_recording, build_study
 
 from jobs import evaluate
 from jobs.opened import open_checkpoint
-from xsite.data.store import read_recording
+from xsite.data.manifest import rebuild_manifest
+from xsite.data.store import read_recording, write_recording
 from xsite.errors import ParcellationError, StoreError
 from xsite.evaluation.scoring import load_predictions
 from xsite.learning.predict import predict_recording
@@ -52,6 +54,22 @@ def test_only_the_asked_sites(study: Path, tmp_path: Path) -> None:
     assert set(pd.read_parquet(tmp_path / "scores.parquet")["site"]) == {"beta"}
     with pytest.raises(StoreError, match="no site delta; it holds alpha, beta"):
         evaluate.main([*words, "--sites", "delta"])
+
+
+def test_oracle_and_model_are_scored_on_the_same_volumes(study: Path, tmp_path: Path) -> None:
+    recording = build_recording("alpha", "01")
+    eeg_valid = recording.eeg_valid.copy()
+    eeg_valid[8000:8100] = False  # within the windows of eight volumes
+    damaged = replace(recording, eeg_valid=eeg_valid, truth=recording.bold)
+    write_recording(str(tmp_path / "store"), damaged, fingerprint="f")
+    rebuild_manifest(str(tmp_path / "store"))
+    words = [str(study / "final"), "--store", str(tmp_path / "store"), "--surrogates", "0"]
+    assert evaluate.main([*words, "--out", str(tmp_path / "out")]) == 0
+    scores = pd.read_parquet(tmp_path / "out" / "scores.parquet")
+    assert set(scores["model"]) == {"neurobolt", "oracle"}
+    assert set(scores["n_volumes"]) == {52}
+    with pytest.raises(StoreError, match=r"scores\.parquet: cannot be written"):
+        evaluate.main([*words, "--out", str(tmp_path / "out" / "summary.json")])
 
 
 def test_another_parcellation_is_refused(study: Path) -> None:

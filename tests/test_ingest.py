@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import logging
 import os
 import shutil
 import signal
@@ -11,14 +13,18 @@ import time
 from pathlib import Path
 
 import pytest
+from small_site import small_atlas, small_site, write_recording_files
 
 from jobs import ingest
 from site_adapters.phantom_sites import phantom_sites
+from xsite.data.bids import find_recordings
 from xsite.data.store import read_manifest, read_recording
 from xsite.errors import SiteError
 from xsite.evaluation.folds import manifest_keys
 from xsite.phantom.consortium import generate_consortium
-from xsite.runtime.ingest import ingest_site
+from xsite.recording import RecordingKey
+from xsite.runtime.ingest import ingest_recording, ingest_site
+from xsite.runtime.inputs import warn_of_lost_channels
 from xsite.runtime.study import read_coords
 
 pytestmark = pytest.mark.ray
@@ -96,6 +102,61 @@ def test_changed_input_is_read_again(ray_local: None, consortium: Path, tmp_path
     report = ingest_site(site, bids / "siteB", store, atlas, progress=lambda done, total, text: seen.append(text))
     assert (report.done, report.skipped) == (["siteB/sub-01_task-rest"], ["siteB/sub-02_task-rest"])
     assert any("already in the store" in text for text in seen)
+
+
+def test_files_that_were_not_fetched_say_what_to_do_and_what_is_still_in_the_store(tmp_path: Path) -> None:
+    write_recording_files(tmp_path / "bids")
+    small_atlas(tmp_path)
+    (files,) = find_recordings(tmp_path / "bids", small_site())
+    store, atlas = str(tmp_path / "store"), str(tmp_path / "atlas.nii.gz")
+    whole = files.bold.read_bytes()
+    files.bold.unlink()
+    files.bold.symlink_to("../.git/annex/objects/absent")
+    state, message = ingest_recording(small_site(), files, store, atlas)
+    assert (state, message.partition(":")[0]) == ("failed", "FormatError")
+    assert f"{files.bold}: a link whose content was not fetched; run `datalad get`" in message
+    assert "still in the store" not in message
+    files.bold.unlink()
+    files.bold.write_bytes(whole)
+    assert ingest_recording(small_site(), files, store, atlas)[0] == "done"
+    files.bold.unlink()
+    state, message = ingest_recording(small_site(), files, store, atlas)
+    assert state == "failed"
+    assert f"{files.bold}: no such file" in message
+    assert f"still in the store and in use; delete {store}/small/sub-01_task-rest.zarr" in message
+
+
+def test_the_manifest_follows_a_second_ingest_that_is_interrupted(
+    ray_local: None, consortium: Path, tmp_path: Path
+) -> None:
+    bids, store = tmp_path / "bids", str(tmp_path / "store")
+    shutil.copytree(consortium / "siteB", bids)
+    site, atlas = phantom_sites(consortium)["siteB"], next((consortium / "atlas").glob("*.nii.gz"))
+    ingest_site(site, bids, store, atlas)
+    before = read_manifest(store)
+    for confounds in bids.rglob("*confounds*.tsv"):
+        confounds.write_text(confounds.read_text().replace("trans_x", "trans_q"))
+
+    def interrupt(finished: int, total: int, text: str) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        ingest_site(site, bids, store, atlas, progress=interrupt)
+    manifest = read_manifest(store)
+    assert len(manifest) == 2
+    assert set(manifest["sha256"]) != set(before["sha256"])
+    for key, sha256 in zip(manifest_keys(manifest), manifest["sha256"], strict=True):
+        attributes = json.loads((tmp_path / "store" / "siteB" / f"{key.entities}.zarr" / "zarr.json").read_text())
+        assert attributes["attributes"]["sha256"] == sha256
+
+
+def test_recordings_that_cost_the_study_a_channel_are_named(caplog: pytest.LogCaptureFixture) -> None:
+    keys = [RecordingKey("a", "01"), RecordingKey("a", "02"), RecordingKey("b", "01")]
+    with caplog.at_level(logging.WARNING):
+        warn_of_lost_channels(dict.fromkeys(keys, ("Fp1", "Cz", "T8")))
+        assert caplog.text == ""
+        warn_of_lost_channels({keys[0]: ("Fp1", "Cz", "T8"), keys[1]: ("Fp1", "Cz"), keys[2]: ("Fp1", "Cz", "T8")})
+    assert "channels T8 are left out of the whole study: 1 of 3 recordings lack them (a/sub-02)" in caplog.text
 
 
 def test_places_that_do_not_exist_are_named(tmp_path: Path) -> None:

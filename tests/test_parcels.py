@@ -121,8 +121,10 @@ def test_atlas_that_misses_the_image_is_refused(atlas: Atlas):
     affine, points = grid((3.6, 3.6, 4.0), IMAGE_SHAPE)
     far = affine.copy()
     far[:3, 3] += 400
-    with pytest.raises(ParcellationError, match="'five' misses the brain"):
-        Projector(atlas, far, IMAGE_SHAPE)
+    with pytest.raises(ParcellationError, match=r"sub-1_bold\.nii: atlas 'five' \(.*five\.nii\.gz\) misses the brain"):
+        Projector(atlas, far, IMAGE_SHAPE, source="sub-1_bold.nii")
+    with pytest.raises(ParcellationError, match=r"sub-1_bold\.nii: atlas 'five'"):
+        Projector(atlas, affine, IMAGE_SHAPE, mask=points[..., 1] < -75, source="sub-1_bold.nii")
     with pytest.raises(ParcellationError, match="misses the brain"):
         Projector(atlas, affine, IMAGE_SHAPE, mask=points[..., 1] < -75)
 
@@ -142,6 +144,8 @@ def test_wrong_shapes_are_refused(atlas: Atlas):
         (lambda folder: (folder / "five.tsv").write_text("number\tname\n1\ta\n"), "'index' and 'name' are needed"),
         (lambda folder: (folder / "five.tsv").write_text("index\tname\n1\ta\n2\ta\n"), r"stand twice: \['a'\]"),
         (lambda folder: (folder / "five.tsv").write_text("index\tname\none\ta\n"), "not a whole number"),
+        (lambda folder: (folder / "five.json").write_text("{,}"), r"five\.json: not valid JSON"),
+        (lambda folder: (folder / "five.json").write_text("[]"), r"five\.json: a sidecar is a JSON object"),
         (lambda folder: (folder / "five.nii.gz").write_bytes(b"../annex/objects/five"), "cannot be read as NIfTI"),
         (lambda folder: _truncate(folder / "five.nii.gz"), "truncated"),
     ],

@@ -17,6 +17,7 @@ import pandas as pd
 import pytest
 
 from jobs import phantom as job
+from jobs.cli import run_job
 from site_adapters.phantom_sites import phantom_sites
 from xsite.data.bids import find_recordings
 from xsite.data.prepare import prepare_recording
@@ -215,7 +216,7 @@ def test_job_writes_reports_and_refuses(tmp_path: Path, capsys: pytest.CaptureFi
     printed = capsys.readouterr().out
     assert "[1/1] siteA sub-01_task-rest" in printed
     assert "oracle R 0." in printed
-    assert job.main([str(out), "--sites", "9"]) == 1
+    assert run_job(job.main, [str(out), "--sites", "9"]) == 2
     assert "between 1 and 8" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         job.main(["--help"])

@@ -50,7 +50,9 @@ def read(out: Path) -> tuple[pd.DataFrame, dict[str, object]]:
 
 def test_regular_grid_equals_the_model_on_the_cleaned_windows(final: Path, tmp_path: Path) -> None:
     path = write_eeg(tmp_path)
-    assert predict.main([str(final), str(tmp_path / "out"), "--eeg", str(path), "--t-r", "1.5"]) == 0
+    assert (
+        predict.main([str(final), str(tmp_path / "out"), "--eeg", str(path), "--t-r", "1.5", "--line-freq", "50"]) == 0
+    )
     table, facts = read(tmp_path / "out")
     np.testing.assert_allclose(table["onset"], np.arange(16, 40, 1.5))
     raw = mne.io.read_raw_brainvision(path, verbose="error")
@@ -64,7 +66,8 @@ def test_regular_grid_equals_the_model_on_the_cleaned_windows(final: Path, tmp_p
     np.testing.assert_allclose(table.iloc[4, 1:].to_numpy(float), expected_R * scale_R, rtol=1e-4, atol=1e-6)
     assert list(table.columns[1:]) == opened.config["parcels"]
     assert facts["RepetitionTime"] == 1.5
-    assert facts["StartTime"] == 16.0
+    assert facts["FirstRowOnset"] == 16.0
+    assert "StartTime" not in facts
     assert facts["Model"]["WeightsSHA256"] == opened.weights_sha256  # type: ignore[index]
 
 
@@ -77,6 +80,28 @@ def test_one_row_per_marker_and_none_without_a_window(final: Path, tmp_path: Pat
     assert table["parcel0"].isna().tolist() == [mark < 16 for mark in marks]
     assert facts["RepetitionTime"] == pytest.approx(2.0)
     assert "n/a" in (tmp_path / "out" / "sub-01_task-rest_timeseries.tsv").read_text().splitlines()[1]
+
+
+def test_start_time_is_added_to_every_marker(final: Path, tmp_path: Path) -> None:
+    path = write_eeg(tmp_path, marks=(17.0, 19.0, 21.0))
+    words = [str(final), str(tmp_path / "out"), "--eeg", str(path), "--line-freq", "50", "--start-time"]
+    assert predict.main([*words, "0.75", "--marker", "R128"]) == 0
+    table, facts = read(tmp_path / "out")
+    np.testing.assert_allclose(table["onset"], [17.75, 19.75, 21.75], atol=1e-3)
+    assert (facts["SliceTimingReference"], facts["RepetitionTime"]) == (0.75, pytest.approx(2.0))
+    with pytest.raises(AlignmentError, match=r"--start-time 2\.5 is not inside one TR of 2 s"):
+        predict.main([*words, "2.5", "--marker", "R128"])
+    with pytest.raises(AlignmentError, match="needs --marker"):
+        predict.main([*words, "0.75"])
+
+
+@pytest.mark.parametrize("mains", [50, 60])
+def test_the_mains_frequency_is_found(mains: int, capsys: pytest.CaptureFixture[str]) -> None:
+    t = np.arange(20 * int(SFREQ)) / SFREQ
+    data_CT = np.random.default_rng(1).normal(0, 15e-6, (3, len(t))) + 5e-6 * np.sin(2 * np.pi * mains * t)
+    raw = mne.io.RawArray(data_CT, mne.create_info(["Fp1", "Cz", "O1"], SFREQ, "eeg"), verbose="error")
+    assert predict.find_line_freq(raw) == mains
+    assert f"mains frequency {mains} Hz (50 Hz " in capsys.readouterr().out
 
 
 def test_a_missing_channel_is_named_with_what_the_model_wants(final: Path, tmp_path: Path) -> None:

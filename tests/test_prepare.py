@@ -93,6 +93,29 @@ def test_the_fingerprint_follows_sources_settings_site_and_atlas(prepared, tmp_p
     assert len({first, *others}) == 5
 
 
+def test_the_fingerprint_follows_inherited_sidecars_and_the_names_of_parcels(prepared, tmp_path):
+    _, files, atlas = prepared
+    found = {input_fingerprint(small_site(), files, atlas)}
+    shared = tmp_path / "bids" / "derivatives" / "fmriprep" / "task-rest_bold.json"
+    for start_time in (0.0, 1.0):
+        shared.write_text(json.dumps({"StartTime": start_time}))
+        assert shared in source_files(files)
+        found.add(input_fingerprint(small_site(), files, atlas))
+    renamed = replace(atlas, parcellation=replace(atlas.parcellation, labels=("l", "r", "f")))
+    found.add(input_fingerprint(small_site(), files, renamed))
+    assert len(found) == 4
+
+
+@pytest.mark.parametrize("which", ["eeg", "bold", "confounds", "truth", "sidecar"])
+def test_the_fingerprint_of_files_that_were_not_fetched_says_what_to_do(prepared, which):
+    _, files, atlas = prepared
+    path = files.eeg.with_name("sub-01_task-rest_eeg.json") if which == "sidecar" else getattr(files, which)
+    path.unlink()
+    path.symlink_to("../.git/annex/objects/absent")
+    with pytest.raises(FormatError, match="git annex get"):
+        input_fingerprint(small_site(), files, atlas)
+
+
 def published(files: RecordingFiles, site: Site) -> BoldRun:
     series = np.random.default_rng(0).normal(0, 1, (N_VOLUMES, 4))
     return BoldRun(t_r=T_R, series_VR=series, labels=("extra", *LABELS), global_signal_V=series[:, 0], units="z")

@@ -14,9 +14,17 @@ from study_folder import CHANNELS, SITES, build_study
 from jobs import register
 from jobs.opened import open_checkpoint, open_model
 from jobs.register import example_windows
+from xsite.data.manifest import data_hash, read_manifest
 from xsite.errors import CheckpointError, FormatError, TrackingError
 from xsite.experiment import load_experiment
-from xsite.tracking import check_study, default_tracking_uri, download, model_card
+from xsite.tracking import (
+    StudyTracker,
+    check_study,
+    default_tracking_uri,
+    download,
+    find_study_runs,
+    model_card,
+)
 from xsite.tracking.export import predict_elsewhere, refuse_pickles
 
 
@@ -124,6 +132,20 @@ def test_the_same_weights_are_one_version(registered: tuple[Path, str]) -> None:
     study, uri = registered
     assert register.main([str(study), "--tracking", uri]) == 0
     assert len(MlflowClient(uri, uri).search_model_versions("name = 'neurobolt'")) == 1
+
+
+def test_runs_of_the_same_recipe_on_other_data_are_not_taken(registered: tuple[Path, str]) -> None:
+    study, uri = registered
+    experiment = load_experiment(study / "experiment.yaml")
+    with StudyTracker(uri, "tiny", spool=study / "spool") as tracker:  # newer, same recipe
+        other = tracker.start({}, fingerprint=experiment.fingerprint, tags={"data_hash": "other"})
+        tracker.fold(None)
+    digest = data_hash(pd.read_parquet(study / "manifest.parquet"))
+    assert digest == data_hash(read_manifest(str(study.parent / "store")))  # what the study itself has logged
+    runs = find_study_runs(uri, "tiny", experiment.fingerprint, digest)
+    assert find_study_runs(uri, "tiny", experiment.fingerprint, "other")["study"] == other != runs["study"]
+    assert runs["final"] == MlflowClient(uri, uri).get_model_version("neurobolt", "1").run_id
+    assert find_study_runs(uri, "tiny", experiment.fingerprint, "none") == {}
 
 
 def test_a_failed_gate_registers_without_the_alias(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -23,6 +23,9 @@ def test_yaml_site_needs_no_code(tmp_path: Path) -> None:
     site = load_site(write(tmp_path, FACTS + "ch_names: [Fp1, Fp2]\nexpected: {subjects: 3}\n"))
     assert (site.t_r, site.ch_names, site.expected.subjects) == (2.1, ("Fp1", "Fp2"), 3)
     assert site.read_eeg is None
+    assert (site.bold_space, site.extra_markers, site.missing_markers) == ("derivative", None, None)
+    site = load_site(write(tmp_path, FACTS + "bold_space: template\nextra_markers: end\nmissing_markers: start\n"))
+    assert (site.bold_space, site.extra_markers, site.missing_markers) == ("template", "end", "start")
 
 
 def test_yaml_site_reports_unknown_and_missing_keys_together(tmp_path: Path) -> None:
@@ -37,6 +40,11 @@ def test_yaml_site_reports_unknown_and_missing_keys_together(tmp_path: Path) -> 
         ("line_freq: 55", "50 or 60"),
         ("sfreq: 0", "sfreq is 0"),
         ("eeg_state: dirty", "eeg_state"),
+        ("bold_space: native", "bold_space is 'native'"),
+        ("extra_markers: middle", "extra_markers is 'middle'"),
+        ("missing_markers: middle", "missing_markers is 'middle'"),
+        ("expected: {persons: 3}", r"ours\.yaml: .*persons"),
+        ("ch_names: 3", r"ours\.yaml: "),
     ],
 )
 def test_implausible_facts_are_refused(tmp_path: Path, fact: str, expected: str) -> None:

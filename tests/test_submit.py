@@ -21,7 +21,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from jobs import submit
+from jobs import loso, submit
 from xsite.data.store import read_manifest
 from xsite.errors import ClusterError, RecipeError
 from xsite.phantom.consortium import generate_consortium
@@ -217,6 +217,46 @@ def test_the_recipe_travels_as_json_with_its_overrides(tmp_path: Path) -> None:
     assert words[1:] == ["--store", "/s", "--out", "/o", "--tracking", "/m"]
     with pytest.raises(RecipeError, match="did you mean 'optim'"):
         submit.resolve("loso", [str(recipe), "--store=/s", "--study=/t", "--tracking=/m", "--set", "optin.lr=1"])
+
+
+@pytest.mark.parametrize("spelling", [["--set=optim.lr=0.5"], ["--set", "optim.lr=0.5"], ["--se=optim.lr=0.5"]])
+def test_every_spelling_of_an_override_travels(tmp_path: Path, spelling: list[str]) -> None:
+    recipe = tmp_path / "my.yaml"
+    recipe.write_text("name: mine\n")
+    places = ["--store=/s", "--study=/t", "--tracking=/m"]
+    words = submit.resolve("loso", [*spelling, str(recipe), *places])
+    assert json.loads(words[0])["optim"]["lr"] == 0.5
+    assert words[1:] == places
+    again = loso.parser().parse_args(words)
+    assert loso.read_recipe(again).optim.lr == 0.5  # what the job will train with
+    with pytest.raises(RecipeError, match="a recipe given as JSON takes no --set"):
+        loso.read_recipe(loso.parser().parse_args([*words, "--set=optim.lr=0.1"]))
+
+
+@pytest.mark.parametrize(
+    ("verb", "words", "place"),
+    [
+        ("register", ["studies/x", "--tracking", "/m"], "study studies/x"),
+        ("predict", ["models:/m@a", "out", "--eeg", "/e.vhdr", "--tracking", "/m"], "out out"),
+        ("predict", ["final", "/out", "--eeg", "/e.vhdr", "--tracking", "/m"], "model final"),
+        ("evaluate", ["final", "--store", "/s", "--tracking", "/m"], "model final"),
+        ("phantom", ["demo/bids"], "OUT demo/bids"),
+        ("ingest", ["my.yaml", "--bids", "/b", "--store", "/s"], "SITE my.yaml"),
+        ("doctor", ["--stor", "s"], "--store s"),
+    ],
+)
+def test_positional_places_must_be_absolute_as_well(verb: str, words: list[str], place: str) -> None:
+    with pytest.raises(RecipeError, match=rf"positional words alike.*: {place} is relative"):
+        submit.resolve(verb, words)
+
+
+def test_absolute_words_travel_as_they_are() -> None:
+    for verb, words in {
+        "predict": ["runs:/1234", "/out", "--eeg=/e.vhdr", "--tracking", "http://m:5000"],
+        "phantom": ["/bids", "--sites", "2"],
+        "doctor": [],
+    }.items():
+        assert submit.resolve(verb, words) == words
 
 
 def test_what_is_shipped_holds_our_packages_and_shadows_nothing() -> None:

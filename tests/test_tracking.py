@@ -155,6 +155,29 @@ def test_spool_survives_a_line_that_was_cut(tmp_path: Path) -> None:
     assert not spool.path.exists()
 
 
+def test_writes_that_can_never_be_sent_do_not_block_the_next_start(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    uri, spool = default_tracking_uri(tmp_path / "mlflow"), Spool(tmp_path / "spool.jsonl")
+    run_id = track(uri, spool.path)
+    with StudyTracker(uri, "tiny", spool=spool.path) as tracker:
+        tracker.start(EXPERIMENT.flat(), fingerprint=EXPERIMENT.fingerprint, tags={"data_hash": "d1"})
+        plan = MlflowClient(uri, uri).get_run(run_id).data.tags["plan_hash"]
+    first = {"plan": plan, "run": "study"}
+    spool.append({**first, "do": "artifact", "path": str(tmp_path / "gone.html"), "folder": None})
+    spool.append({"plan": "of nobody", "run": "alpha", "do": "end", "status": "FINISHED", "time": 1})
+    spool.append({**first, "do": "log"} | {"metrics": [["a b;c", 1.0, 1, 0]]})  # no metric may be called so
+    with spool.path.open("a") as file:
+        file.write('{"do": "lo\n["not a write"]\n')
+    spool.append({**first, "do": "log", "metrics": [["late", 1.5, 1, 0]]})
+    with StudyTracker(uri, "tiny", spool=spool.path) as tracker:
+        assert tracker.start(EXPERIMENT.flat(), fingerprint=EXPERIMENT.fingerprint, tags={"data_hash": "d1"}) == run_id
+    assert not spool.path.exists()
+    assert MlflowClient(uri, uri).get_run(run_id).data.metrics["late"] == 1.5
+    for expected in ("gone.html", "plan of nobody", "a b;c", "line 4 is no complete write", "line 5"):
+        assert expected in caplog.text
+
+
 def test_mlflow_sends_nothing_anywhere() -> None:
     script = "import jobs.register; from mlflow.telemetry import get_telemetry_client; print(get_telemetry_client())"
     env = {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW", "DO_NOT", "CI", "PYTEST"))}

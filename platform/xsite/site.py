@@ -19,6 +19,8 @@ from xsite.recording import Float, RecordingKey
 
 EegState = Literal["raw", "gradient-corrected", "clean"]
 EEG_STATES: tuple[str, ...] = get_args(EegState)
+BoldSpace = Literal["derivative", "template"]
+TrainEnd = Literal["start", "end"]
 
 
 @dataclass(frozen=True)
@@ -117,6 +119,14 @@ class Site:
     eeg_state : {"raw", "gradient-corrected", "clean"}
     reference : str
         Recording reference, as published.
+    bold_space : {"derivative", "template"}
+        "derivative": only images that fMRIPrep brought to template space are read (or raw ones whose header says MNI
+        or Talairach); "template": the raw ``func/*_bold.nii.gz`` lie in template space already, whatever they say.
+    extra_markers : {"start", "end"}, optional
+        Where the one or two volume markers too many are: "end" for scans stopped by hand, "start" for dummy scans
+        that are not in the image. ``None``: not known, and refused where the files do not show it.
+    missing_markers : {"start", "end"}, optional
+        Where markers are missing if there are fewer than volumes. ``None``: as above.
     decoys : tuple of str
         Markers known not to be volumes.
     doi, license : str
@@ -136,6 +146,9 @@ class Site:
     ch_types: Mapping[str, str] = field(default_factory=dict)
     eeg_state: EegState = "clean"
     reference: str = "n/s"
+    bold_space: BoldSpace = "derivative"
+    extra_markers: TrainEnd | None = None
+    missing_markers: TrainEnd | None = None
     decoys: tuple[str, ...] = ()
     doi: str = ""
     license: str = ""
@@ -154,6 +167,11 @@ class Site:
             problems.append(f"line_freq is {self.line_freq} Hz, expected 50 or 60")
         if self.eeg_state not in EEG_STATES:
             problems.append(f"eeg_state is {self.eeg_state!r}, expected one of {EEG_STATES}")
+        if self.bold_space not in get_args(BoldSpace):
+            problems.append(f"bold_space is {self.bold_space!r}, expected one of {get_args(BoldSpace)}")
+        for name in ("extra_markers", "missing_markers"):
+            if getattr(self, name) not in (None, *get_args(TrainEnd)):
+                problems.append(f"{name} is {getattr(self, name)!r}, expected one of {get_args(TrainEnd)} or nothing")
         if problems:
             raise SiteError(f"site {self.name!r}: " + "; ".join(problems))
 
@@ -187,10 +205,10 @@ def load_site(path: str | Path) -> Site:
     if unknown or missing:
         parts = [f"unknown keys: {', '.join(unknown)}"] * bool(unknown) + [f"missing keys: {missing}"] * bool(missing)
         raise SiteError(f"{path}: " + "; ".join(parts))
-    facts["expected"] = Expected(**(facts.get("expected") or {}))
-    for key in ("ch_names", "decoys"):
-        facts[key] = tuple(facts.get(key) or ())
     try:
+        facts["expected"] = Expected(**(facts.get("expected") or {}))
+        for key in ("ch_names", "decoys"):
+            facts[key] = tuple(facts.get(key) or ())
         return Site(**facts)
     except (TypeError, SiteError) as error:
         raise SiteError(f"{path}: {error}") from error

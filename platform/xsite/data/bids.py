@@ -7,11 +7,15 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import nibabel as nib
+
+from xsite.data.files import check_file
 from xsite.data.readers import EEG_READERS, marker_onsets, read_bold, read_eeg
-from xsite.errors import SiteError
+from xsite.errors import FormatError, SiteError
 from xsite.recording import RecordingKey
 from xsite.site import RecordingFiles, Site
 
@@ -19,7 +23,9 @@ __all__ = ["Pairing", "find_recordings", "marker_onsets", "pair_files", "read_bo
 
 logger = logging.getLogger(__name__)
 
-PREPROC = "space-MNI152NLin2009cAsym"
+SPACE = "MNI152NLin2009cAsym"
+TEMPLATE_CODES = {3, 4}  # NIfTI sform/qform codes: Talairach, MNI
+RUN_ENTITIES = {"sub", "ses", "task", "acq", "ce", "dir", "rec", "run", "echo"}  # what names a run, whatever its space
 MANY_PARTS = {"echo", "part"}  # one of several images of the same run: not to be read alone
 Entities = tuple[str, str, str, str]
 
@@ -69,16 +75,23 @@ def pair_files(root: Path, site: Site) -> Pairing:
         raise SiteError(f"site {site.name!r}: no such folder: {root}")
     unpaired: dict[Path, str] = {}
     eeg = _by_entities(_listed(root, "eeg", tuple(f"_eeg{suffix}" for suffix in EEG_READERS)), unpaired)
-    bold = _by_entities(_listed(root, "func", ("_bold.nii.gz", "_bold.nii")), unpaired)
-    prepared = root / "derivatives" / "fmriprep"
-    images = _listed(prepared, "func", ("_desc-preproc_bold.nii.gz", "_desc-preproc_bold.nii"))
-    bold |= _by_entities([path for path in images if PREPROC in path.name], unpaired)
+    images = _listed(root / "derivatives" / "fmriprep", "func", ("_desc-preproc_bold.nii.gz", "_desc-preproc_bold.nii"))
+    bold = _by_entities([path for path in images if _parts(path).get("space") == SPACE], unpaired)
+    raw = _by_entities(_listed(root, "func", ("_bold.nii.gz", "_bold.nii")), unpaired)
+    refused: dict[Entities, str] = {}
+    for entities in sorted(raw.keys() - bold.keys()):
+        reason = "" if site.bold_space == "template" else _not_template(raw[entities], entities, images)
+        if not reason:
+            bold[entities] = raw[entities]
+        elif entities in eeg:
+            refused[entities] = unpaired[raw[entities]] = reason
     recordings = []
     for entities in sorted(eeg.keys() & bold.keys()):
         key = RecordingKey(site.name, *_labels(eeg[entities]))
         recordings.append(_recording_files(root, key, eeg[entities], bold[entities]))
     for here, there, other in ((eeg, bold, "BOLD"), (bold, eeg, "EEG")):
-        unpaired |= {here[e]: f"no {other} with the same entities" for e in sorted(here.keys() - there.keys())}
+        for entities in sorted(here.keys() - there.keys()):
+            unpaired[here[entities]] = refused.get(entities, f"no {other} with the same entities")
     return Pairing(recordings, unpaired)
 
 
@@ -90,17 +103,40 @@ def _listed(root: Path, folder: str, endings: tuple[str, ...]) -> list[Path]:
 def _by_entities(paths: list[Path], unpaired: dict[Path, str]) -> dict[Entities, Path]:
     chosen: dict[Entities, Path] = {}
     for path in paths:
-        parts = _parts(path)
-        if MANY_PARTS & parts.keys():
+        if MANY_PARTS & _parts(path).keys():
             unpaired[path] = "one echo or part of a run; combine them first (fMRIPrep does)"
             continue
-        subject, session, task, run = _labels(path)
-        entities = (subject, session, task, run.lstrip("0") or run)  # run-1 and run-01 are one run
+        entities = _entities(path)
         if entities in chosen:
             unpaired[path] = f"same entities as {chosen[entities].name}"
         else:
             chosen[entities] = path
     return chosen
+
+
+def _not_template(path: Path, entities: Entities, images: Iterable[Path]) -> str:
+    """Why a raw image must not be read, or nothing: parcels of an image in the scanner's space lie anywhere."""
+    try:
+        header = nib.load(check_file(path)).header
+        if {int(header["sform_code"]), int(header["qform_code"])} & TEMPLATE_CODES:
+            return ""
+    except FormatError as error:
+        return str(error)
+    except Exception as error:  # nibabel raises all sorts on damaged files
+        return f"{path.name} is not a readable NIfTI image ({error}); fetch it again"
+    found = sorted(
+        {_parts(image).get("space", "the subject's own") for image in images if _entities(image) == entities}
+    )
+    return (
+        f"{path.name} is in the scanner's space and derivatives/fmriprep holds it in {', '.join(found) or 'no space'}, "
+        f"not in {SPACE}: run fMRIPrep with --output-spaces {SPACE}, or, if this image is in template space already, "
+        "write `bold_space: template` into the site file"
+    )
+
+
+def _entities(path: Path) -> Entities:
+    subject, session, task, run = _labels(path)
+    return subject, session, task, run.lstrip("0") or run  # run-1 and run-01 are one run
 
 
 def _parts(path: Path) -> dict[str, str]:
@@ -113,8 +149,14 @@ def _labels(path: Path) -> Entities:
 
 
 def _recording_files(root: Path, key: RecordingKey, eeg: Path, bold: Path) -> RecordingFiles:
-    stem = re.sub(r"(_space-[A-Za-z0-9]+)?(_desc-[A-Za-z0-9]+)?_bold\.nii(\.gz)?$", "", bold.name)
+    stem = "_".join(part for part in bold.name.split("_") if part.partition("-")[0] in RUN_ENTITIES)
     below = Path(f"sub-{key.subject}", f"ses-{key.session}" if key.session else "", "func")
-    confounds = root / "derivatives" / "fmriprep" / below / f"{stem}_desc-confounds_timeseries.tsv"
+    folder = root / "derivatives" / "fmriprep" / below
+    names = [
+        f"{stem}_desc-confounds_{end}.tsv" for end in ("timeseries", "regressors")
+    ]  # the latter before fMRIPrep 20.2
+    confounds = next((folder / name for name in names if (folder / name).exists()), folder / names[0])
     truth = root / "derivatives" / "phantom" / below / f"{stem}_desc-noisefree_timeseries.tsv"
-    return RecordingFiles(key, eeg, bold, confounds if confounds.exists() else None, truth if truth.exists() else None)
+    # a preprocessed image always came with confounds: where they are absent the reader shall say so
+    wanted = confounds.exists() or "desc-preproc" in bold.name
+    return RecordingFiles(key, eeg, bold, confounds if wanted else None, truth if truth.exists() else None)

@@ -75,16 +75,20 @@ def read_manifest(store: str) -> pd.DataFrame:
     fs, root = storage.open_filesystem(store)
     path = f"{root}/{FILE}"
     if not fs.exists(path):
-        manifest = _scan(fs, root)  # an ingest that was cut short: the recordings are there all the same
-        if manifest.empty:
-            raise StoreError(
-                f"{store}: no recording in this store; run `neurobolt ingest SITE --bids ROOT --store {store}`"
-            )
-        return manifest
+        return _not_empty(_scan(fs, root), store)  # an ingest that was cut short: the recordings are there all the same
     try:
-        return pd.read_parquet(io.BytesIO(fs.cat_file(path)))
+        manifest = pd.read_parquet(io.BytesIO(fs.cat_file(path)))
     except Exception as error:  # pyarrow raises its own kinds on a damaged file
         raise StoreError(f"{path}: damaged manifest ({error}); delete it: it is rebuilt from the recordings") from error
+    return _not_empty(manifest, store)
+
+
+def _not_empty(manifest: pd.DataFrame, store: str) -> pd.DataFrame:
+    if manifest.empty:
+        raise StoreError(
+            f"{store}: no recording in this store; run `neurobolt ingest SITE --bids ROOT --store {store}`"
+        )
+    return manifest
 
 
 def data_hash(manifest: pd.DataFrame) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import asdict, fields
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,8 @@ import mne
 import numpy as np
 
 from xsite.data.bids import marker_onsets, read_bold, read_eeg
-from xsite.data.files import eeg_companions, numbers, read_tsv
+from xsite.data.files import check_file, eeg_companions, numbers, read_tsv
+from xsite.data.readers import sidecar_paths
 from xsite.data.store import FORMAT_VERSION
 from xsite.data.versions import software_versions
 from xsite.data.windows import window_starts
@@ -115,14 +116,20 @@ def input_fingerprint(
     atlas : Atlas, optional
     settings : mapping, optional
         Keyword arguments of :func:`prepare_recording`, such as ``{"sfreq": 200.0}``.
+
+    Raises
+    ------
+    FormatError
+        A source file is absent, empty, or a pointer to data that were not fetched.
     """
+    parcellation = None if atlas is None else atlas.parcellation
     facts = {field.name: _named(getattr(site, field.name)) for field in fields(Site)}
     content = {
         "format": FORMAT_VERSION,
         "site": facts,
-        "atlas": None if atlas is None else atlas.parcellation.sha256,
+        "atlas": None if parcellation is None else asdict(parcellation),  # the hash is of the image, not of its names
         "settings": {"sfreq": 200.0, **(settings or {})},
-        "sources": [[path.name, _sha256(path)] for path in source_files(files)],
+        "sources": [[path.name, _sha256(path)] for path in map(check_file, source_files(files))],
         "versions": software_versions(),
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
@@ -132,9 +139,10 @@ def source_files(files: RecordingFiles) -> list[Path]:
     """Every file that a recording is made from: data, headers, markers, sidecars."""
     stem = files.eeg.name.removesuffix(files.eeg.suffix).removesuffix("_eeg")
     events, sidecar = (files.eeg.with_name(f"{stem}_{end}") for end in ("events.tsv", "eeg.json"))
-    bold_sidecar = files.bold.with_name(files.bold.name.removesuffix(".gz").removesuffix(".nii") + ".json")
-    optional = [events, sidecar, bold_sidecar, files.confounds, files.truth]
-    return [files.eeg, *eeg_companions(files.eeg), files.bold, *(path for path in optional if path and path.is_file())]
+    optional = [path for path in (events, sidecar) if path.is_symlink() or (path.is_file() and path.stat().st_size)]
+    tables = [path for path in (files.confounds, files.truth) if path is not None]
+    images = [files.bold, *sidecar_paths(files.bold, files.key)]
+    return [files.eeg, *eeg_companions(files.eeg), *images, *optional, *tables]
 
 
 def _named(value: Any) -> Any:
@@ -177,7 +185,13 @@ def _aligned(raw: Any, bold: BoldRun, site: Site, files: RecordingFiles) -> Alig
         return align_without_markers(**clock)
     names, counts = np.unique(raw.annotations.description, return_counts=True)
     found = {str(name): int(count) for name, count in zip(names, counts, strict=True)}
-    return align(marker_onsets(raw, site.volume_marker), found_markers=found, **clock)
+    return align(
+        marker_onsets(raw, site.volume_marker),
+        found_markers=found,
+        extra_markers=site.extra_markers,
+        missing_markers=site.missing_markers,
+        **clock,
+    )
 
 
 def _alignment_facts(alignment: Alignment, bold: BoldRun) -> dict[str, Any]:

@@ -172,14 +172,19 @@ def read_bold(files: RecordingFiles, site: Site) -> BoldRun:
 
 
 def _sidecar_facts(path: Path, key: RecordingKey) -> dict[str, Any]:
-    """Merge sidecars by BIDS inheritance, the nearest last: task-wide at the root, then beside the image."""
     facts: dict[str, Any] = {}
-    own = re.sub(r"\.nii(\.gz)?$", ".json", path.name)
-    for folder in reversed([path.parent, *list(path.parents)[1:4]]):
-        for name in ("bold.json", f"task-{key.task}_bold.json", f"{key.entities}_bold.json", own):
-            if (folder / name).is_file():
-                facts |= read_json(folder / name)
+    for sidecar in sidecar_paths(path, key):
+        facts |= read_json(sidecar)
     return facts
+
+
+def sidecar_paths(path: Path, key: RecordingKey) -> list[Path]:
+    """Sidecars of an image or parcel table by BIDS inheritance, the nearest last: task-wide, then beside the image."""
+    own = re.sub(r"(\.nii(\.gz)?|\.[A-Za-z]+)$", ".json", path.name)
+    names = ("bold.json", f"task-{key.task}_bold.json", f"{key.entities}_bold.json", own)
+    folders = reversed([path.parent, *list(path.parents)[1:4]])
+    found = [folder / name for folder in folders for name in dict.fromkeys(names)]
+    return [sidecar for sidecar in found if sidecar.is_file() or sidecar.is_symlink()]
 
 
 def _repetition_time(path: Path, image: Any, facts: dict[str, Any], site: Site) -> float:
@@ -201,6 +206,10 @@ def _confounds(path: Path | None, n_volumes: int) -> tuple[tuple[str, ...], Floa
     """Motion and framewise displacement where the table names them, else all its columns."""
     if path is None:
         return (), None
+    if not path.exists() and not path.is_symlink():
+        raise FormatError(
+            f"{path}: no such confounds table, but the image is preprocessed; copy it from fMRIPrep's output"
+        )
     table = read_tsv(path)
     if len(table) != n_volumes:
         raise FormatError(f"{path}: {len(table)} rows for {n_volumes} volumes; confounds of another run?")

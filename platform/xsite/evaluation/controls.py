@@ -14,10 +14,12 @@ from xsite.recording import Float, RecordingKey
 def other_subjects_target(targets: Mapping[RecordingKey, Float], seed: int) -> dict[RecordingKey, Float]:
     """Give every recording the target of another subject of the same site.
 
-    The subjects of a site are put on one random ring and each takes the target of the next, so nobody keeps their own.
-    Donors come from the same site because repetition time, spectrum and parcels then stay what they are; only the
-    pairing with the EEG is destroyed. Where a subject has several recordings, the n-th takes the donor's n-th (modulo
-    the donor's number of recordings).
+    The subjects of a site are put on a random ring and each takes the target of the next, so nobody keeps their own.
+    Every parcel has a ring of its own: with one ring for all, the accidental relation between somebody's EEG and
+    somebody else's global signal is a single draw that lifts or lowers all parcels together. Donors come from the same
+    site because repetition time, spectrum and parcels then stay what they are; only the pairing with the EEG is
+    destroyed. Where a subject has several recordings, the n-th takes the donor's n-th (modulo the donor's number of
+    recordings).
 
     Parameters
     ----------
@@ -45,19 +47,32 @@ def other_subjects_target(targets: Mapping[RecordingKey, Float], seed: int) -> d
         raise FoldError(f"control on other subjects' BOLD: sites {alone} have one subject, and nobody to swap with")
     shuffled: dict[RecordingKey, Float] = {}
     for site, subjects in sites.items():
-        ring = np.random.default_rng([seed, zlib.crc32(site.encode())]).permutation(sorted(subjects)).tolist()
-        for place, subject in enumerate(ring):
-            donors = subjects[ring[(place + 1) % len(ring)]]
-            for nth, key in enumerate(subjects[subject]):
-                donor = donors[nth % len(donors)]
-                shuffled[key] = _fitted(targets[donor], targets[key], f"{donor} for {key}")
+        keys = [key for own in subjects.values() for key in own]
+        counts = {str(key): targets[key].shape[1] for key in keys}
+        if len(set(counts.values())) > 1:
+            raise FoldError(f"control on other subjects' BOLD: numbers of parcels differ within site {site}: {counts}")
+        rng = np.random.default_rng([seed, zlib.crc32(site.encode())])
+        shuffled |= {key: np.full_like(targets[key], np.nan) for key in keys}
+        for parcel in range(targets[keys[0]].shape[1]):
+            _deal(subjects, rng.permutation(sorted(subjects)).tolist(), targets, shuffled, parcel)
     return shuffled
 
 
-def _fitted(donor_VR: Float, own_VR: Float, what: str) -> Float:
-    if donor_VR.shape[1] != own_VR.shape[1]:
-        raise FoldError(f"control on other subjects' BOLD, {what}: {donor_VR.shape[1]} and {own_VR.shape[1]} parcels")
-    fitted_VR = np.full(own_VR.shape, np.nan, dtype=own_VR.dtype)
-    n = min(len(donor_VR), len(own_VR))
-    fitted_VR[:n] = donor_VR[:n]
-    return fitted_VR
+def _deal(
+    subjects: Mapping[str, list[RecordingKey]],
+    ring: list[str],
+    targets: Mapping[RecordingKey, Float],
+    shuffled: Mapping[RecordingKey, Float],
+    parcel: int,
+) -> None:
+    for place, subject in enumerate(ring):
+        donors = subjects[ring[(place + 1) % len(ring)]]
+        for nth, key in enumerate(subjects[subject]):
+            donor_VR, own_VR = targets[donors[nth % len(donors)]], shuffled[key]
+            n = min(len(donor_VR), len(own_VR))
+            own_VR[:n, parcel] = donor_VR[:n, parcel]
+
+
+def fold_seed(seed: int, held_out: str | None) -> int:
+    """Seed of a fold's control: folds share training sites, and should not share their accidents as well."""
+    return zlib.crc32(f"{seed}/{held_out}".encode())

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from xsite.errors import FormatError
+from xsite.errors import FormatError, StoreError
 from xsite.evaluation.folds import ENTITIES
 from xsite.evaluation.metrics import mse, partial_r, pearson_r, usable
 from xsite.recording import Bool, Float, RecordingKey
@@ -136,7 +136,13 @@ def score_predictions(
 
 
 def save_predictions(path: str | Path, predictions: Sequence[Prediction]) -> Path:
-    """Write predictions as one compressed npz, float32, all or nothing; a target shared by models is stored once."""
+    """Write predictions as one compressed npz, float32, all or nothing; a target shared by models is stored once.
+
+    Raises
+    ------
+    StoreError
+        The disk is full or refuses; the former file stays.
+    """
     path = Path(path)
     arrays: dict[str, Float | Bool] = {}
     names: dict[tuple[str, bytes], str] = {}
@@ -160,8 +166,11 @@ def save_predictions(path: str | Path, predictions: Sequence[Prediction]) -> Pat
         with partial.open("wb") as file:
             np.savez_compressed(file, index=np.array(json.dumps(index)), **arrays)  # type: ignore[arg-type]
         partial.replace(path)
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be written ({error}); free some space, then run it again") from error
     finally:
-        partial.unlink(missing_ok=True)
+        if partial.is_file():
+            partial.unlink()
     return path
 
 

@@ -57,15 +57,6 @@ def load_checkpoint(folder: str | Path) -> tuple[dict[str, Tensor], dict[str, An
     return tensors_from(files[WEIGHTS], Path(folder) / WEIGHTS), json.loads(files[CONFIG])
 
 
-def is_complete(folder: str | Path) -> bool:
-    """Whether a checkpoint lies there, complete and unaltered."""
-    try:
-        read_folder(folder)
-    except CheckpointError:
-        return False
-    return True
-
-
 def write_folder(folder: str | Path, files: Mapping[str, bytes]) -> Path:
     """Write files and their manifest into ``folder``, all or nothing, replacing what was there."""
     folder = Path(folder)

@@ -27,6 +27,9 @@ from xsite.learning.algorithms.erm import squared_error
 from xsite.learning.schedule import build_optimizer, learning_rate, set_learning_rate
 from xsite.learning.state import TrainingState, cpu_state, optimizer_tensors, restore_optimizer
 
+VALIDATION_BATCH = 64
+"""Windows at once where nothing is learnt: small training batches would only make it slower."""
+
 Metrics = dict[str, float]
 OnEpoch = Callable[[Metrics, Callable[[], TrainingState]], None]
 
@@ -168,6 +171,11 @@ class _Run:
         loss = metrics["train_loss"]
         if self.val is not None:
             loss = metrics["val_loss"] = self._validate(self.val)
+            if not math.isfinite(loss):
+                raise RecipeError(
+                    f"epoch {epoch + 1}: the validation error is {loss} over {len(self.val)} windows: without windows, "
+                    "choose other folds; with windows, lower optim.lr or set optim.clip"
+                )
         metrics["seconds"] = time.perf_counter() - started
         metrics["peak_rss_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         metrics = {"epoch": epoch + 1, **metrics}
@@ -217,7 +225,7 @@ class _Run:
         self.algorithm.eval()
         sums = torch.zeros(2, dtype=torch.float64)
         mine = np.arange(len(val))[self.rank :: self.world_size]
-        size = max(1, self.optim.batch_size // self.world_size)
+        size = max(VALIDATION_BATCH, self.optim.batch_size // self.world_size)
         for start in range(0, len(mine), size):
             batch, target_BR, mask_BR = _on_device(val.gather(mine[start : start + size]), self.device)
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.optim.precision == "bfloat16"):

@@ -81,6 +81,7 @@ def write_site_facts(path: Path, habits: Habits, n_subjects: int, n_recordings: 
         "eeg_state": "raw" if habits.gradient else "clean",
         "reference": habits.reference_text,
         "decoys": [habits.decoy] if habits.decoy else [],
+        **({"extra_markers": "end"} if habits.extra_markers else {}),
         "license": "CC0-1.0",
         "expected": {"subjects": n_subjects, "recordings": n_recordings},
     }

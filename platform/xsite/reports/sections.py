@@ -151,9 +151,8 @@ def method_section(study: Study) -> Html:
     header = ["Held-out site", "Train", "Select", "Test", "Fold hash"]
     caption = (
         f"Selection rule: {study.summary['selection']}: validation subjects from the training sites only. Seed: "
-        f"{study.summary['seed']}. The held-out site takes no part before it is scored, once. Closed-form models "
-        "choose their strength on the validation recordings and are then fitted on training and validation recordings "
-        "together; trained models learn from the training recordings only."
+        f"{study.summary['seed']}. The held-out site takes no part before it is scored, once. No model "
+        "learns from the validation recordings: trained models stop, and ridge chooses its strength, by them."
     )
     versions = [[name, value] for name, value in sorted(study.versions.items())]
     return join(

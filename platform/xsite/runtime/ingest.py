@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -14,8 +15,9 @@ import ray
 
 from xsite.data import storage
 from xsite.data.bids import find_recordings
+from xsite.data.manifest import FILE, SEAL
 from xsite.data.prepare import input_fingerprint, prepare_recording, source_files
-from xsite.data.store import has_recording, rebuild_manifest, write_recording
+from xsite.data.store import has_recording, rebuild_manifest, recording_path, write_recording
 from xsite.errors import SiteError, XsiteError
 from xsite.runtime.cluster import task
 from xsite.runtime.inputs import absolute_store
@@ -96,11 +98,14 @@ def ingest_sites(
         _note_coordinates(store, load_atlas(atlas))
     pairs = [(site, files) for site, root in sites for files in _files(site, Path(root).resolve())]
     report = IngestReport()
-    for finished, (key, state, message) in enumerate(_results(pairs, store, atlas), start=1):
-        report.note(key, state, message)
-        progress(finished, len(pairs), f"{key}: {message}")
-    if report.done or report.skipped:
-        rebuild_manifest(store)
+    try:
+        with closing(_results(pairs, store, atlas)) as results:
+            for finished, (key, state, message) in enumerate(results, start=1):
+                report.note(key, state, message)
+                progress(finished, len(pairs), f"{key}: {message}")
+    finally:  # after a Ctrl-C too: a former manifest would tell of recordings that have been replaced
+        if report.done or report.skipped or _exists(f"{store}/{FILE}"):
+            rebuild_manifest(store)
     return report
 
 
@@ -113,7 +118,7 @@ def _files(site: Site, root: Path) -> list[RecordingFiles]:
 
 def _results(
     pairs: Sequence[tuple[Site, RecordingFiles]], store: str, atlas: str | None
-) -> Iterator[tuple[str, State, str]]:
+) -> Generator[tuple[str, State, str]]:
     """Results in the order in which they come; a Ctrl-C cancels what is running and waits until it has cleaned up."""
     room = 0.9 * ray.cluster_resources().get("memory", float("inf"))
     ingest = task(ingest_recording)
@@ -155,15 +160,28 @@ def ingest_recording(site: Site, files: RecordingFiles, store: str, atlas_path: 
         recording = prepare_recording(site=site, files=files, atlas=atlas)
         write_recording(store, recording, fingerprint=fingerprint)
     except XsiteError as error:
-        return "failed", f"{type(error).__name__}: {error}"
+        return "failed", f"{type(error).__name__}: {error}{_former(store, files)}"
     except Exception as error:  # a library's own way to say that a file is bad: the other recordings go on
-        return "failed", f"unexpected {type(error).__name__}: {error}"
+        return "failed", f"unexpected {type(error).__name__}: {error}{_former(store, files)}"
     valid = f"{int(recording.volume_valid.sum())}/{recording.n_volumes} volumes"
     verdict = (recording.provenance.get("alignment") or {}).get("verdict", "unverified")
     return (
         "done",
         f"{len(recording.ch_names)} channels, {valid}, markers {verdict}, {time.perf_counter() - started:.1f} s",
     )
+
+
+def _former(store: str, files: RecordingFiles) -> str:
+    """Words about the version of a failed recording that an earlier ingest wrote: studies go on using it."""
+    path = recording_path(store, files.key)
+    if not _exists(f"{path}/{SEAL}"):
+        return ""
+    return f" (the version of an earlier ingest is still in the store and in use; delete {path} to leave it out)"
+
+
+def _exists(path: str) -> bool:
+    fs, place = storage.open_filesystem(path)
+    return bool(fs.exists(place))
 
 
 @lru_cache(maxsize=2)

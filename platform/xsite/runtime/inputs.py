@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ from xsite.experiment import Experiment
 from xsite.learning.targets import TargetSpec, median_scale, select_parcels
 from xsite.recording import Float, Parcellation, RecordingKey
 from xsite.runtime.cluster import gather
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,8 +122,28 @@ def load_study(store: str, manifest: pd.DataFrame, experiment: Experiment) -> St
     read = ray.remote(num_cpus=1, num_returns=2)(_read)
     pairs = [read.remote(store, key, data.parcels, data.low_pass) for key in keys]
     facts = dict(zip(keys, gather([fact for _, fact in pairs]), strict=True))
+    if data.channels == "common":
+        warn_of_lost_channels({key: fact.ch_names for key, fact in facts.items()})
     parcels = facts[keys[0]].parcellation.labels
     return StudyData(store, manifest, dict(zip(keys, (ref for ref, _ in pairs), strict=True)), facts, parcels)
+
+
+def warn_of_lost_channels(ch_names: Mapping[RecordingKey, Sequence[str]]) -> None:
+    """Log which recordings cost the whole study which channels: one bad electrode takes its channel from all sites."""
+    lost: dict[tuple[RecordingKey, ...], list[str]] = {}
+    for name in common_channels([sorted({name for names in ch_names.values() for name in names})]):
+        lacking = tuple(key for key, names in ch_names.items() if name not in names)
+        if lacking:
+            lost.setdefault(lacking, []).append(name)
+    for keys, names in sorted(lost.items(), key=lambda item: len(item[0])):
+        some = ", ".join(map(str, keys[:3])) + (", ..." if len(keys) > 3 else "")
+        logger.warning(
+            "channels %s are left out of the whole study: %d of %d recordings lack them (%s)",
+            ", ".join(names),
+            len(keys),
+            len(ch_names),
+            some,
+        )
 
 
 def _read(store: str, key: RecordingKey, parcels: tuple[str, ...], low_pass: float) -> tuple[Any, Facts]:

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from xsite.errors import RecipeError
+from xsite.evaluation.controls import fold_seed
 from xsite.evaluation.folds import Fold, leave_one_site_out
 from xsite.evaluation.scoring import save_predictions, score_predictions
 from xsite.evaluation.tables import study_summary
@@ -214,7 +215,7 @@ class _Study:
                 ref = task(fit_baseline).remote(
                     self.baselines[name], *(self._refs(side) for side in (fold.train, fold.val, fold.test)),
                     spec=self._spec(fold), ch_names=ch_names, reference=experiment.data.reference,
-                    control_seed=experiment.seed if control else None,
+                    control_seed=fold_seed(experiment.seed, fold.held_out) if control else None,
                 )  # fmt: skip
                 tasks.append(Task(fold.held_out, name, control, ref))
         return tasks

@@ -9,13 +9,12 @@ import platform
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-import xsite
 from xsite.data import storage
 from xsite.data.versions import software_versions
 from xsite.errors import StoreError
@@ -59,10 +58,7 @@ class StudyFolder:
             partial.write_bytes(content)
             partial.replace(path)
         except OSError as error:
-            raise StoreError(
-                f"{path}: cannot be written ({error}); free some space, then run the same command again: finished "
-                "folds are kept"
-            ) from error
+            raise _cannot_write(path, error) from error
         finally:
             partial.unlink(missing_ok=True)
         return path
@@ -79,13 +75,23 @@ class StudyFolder:
 
     def write_plan(self, experiment: Experiment, data: StudyData, folds: Sequence[Fold]) -> None:
         """Everything that is known before anything is trained."""
-        experiment.to_yaml(self.path / ".experiment.partial")
-        (self.path / ".experiment.partial").replace(self.path / "experiment.yaml")
+        self._write_recipe(experiment)
         self.write_table("manifest.parquet", data.manifest)
         self.write_json("folds.json", [fold.to_dict() for fold in folds])
         self.write_json("versions.json", versions())
         self.write_json("montages.json", _montages(data))
         self.write_json("parcels.json", {"labels": data.parcels, "coords": _coords(data)})
+
+    def _write_recipe(self, experiment: Experiment) -> None:
+        path = self.path / "experiment.yaml"
+        partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+        try:
+            experiment.to_yaml(partial)
+            partial.replace(path)
+        except OSError as error:
+            raise _cannot_write(path, error) from error
+        finally:
+            partial.unlink(missing_ok=True)
 
     def write_histories(self, outcomes: Sequence[FoldOutcome]) -> pd.DataFrame:
         """One row per training and epoch."""
@@ -104,21 +110,45 @@ class StudyFolder:
         self.write_json("status.json", {"state": state, **times, "trainings": self.trainings, **facts})
 
 
+def _cannot_write(path: Path, error: OSError) -> StoreError:
+    return StoreError(
+        f"{path}: cannot be written ({error}); free some space, then run the same command again: finished folds are "
+        "kept"
+    )
+
+
 def versions() -> dict[str, str]:
     """What the study was run with."""
     others = {name: version(name) for name in ("torch", "ray", "pandas", "safetensors")}
-    return {**software_versions(), **others, "python": platform.python_version(), "code_sha": code_sha()}
+    return {**software_versions(), **others, "python": platform.python_version(), **code_tags()}
 
 
 def code_sha() -> str:
-    """Commit of a checkout, with ``-dirty`` where files differ from it; ``unknown`` for an installed package."""
-    folder = Path(xsite.__file__).parent
-    command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    """Commit of a checkout, with ``-dirty`` where files differ from it; ``unknown`` for an installed package.
+
+    An installed package may lie inside somebody else's repository (a virtual environment in a checkout): git is
+    believed only where it knows this very file.
+    """
+    file = Path(__file__).resolve()
+    git = ["git", "-C", str(file.parent)]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+        _run([*git, "ls-files", "--error-unmatch", "--", file.name])
+        return _run([*git, "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]) or "unknown"
     except (OSError, subprocess.SubprocessError):
         return "unknown"
-    return done.stdout.strip() or "unknown"
+
+
+def code_tags() -> dict[str, str]:
+    """Which code made a run: the commit where it is known, and the package's version."""
+    try:
+        number = version("neurobolt-xsite")
+    except PackageNotFoundError:  # shipped to a cluster as folders, not installed there
+        number = "unknown"
+    return {"code_sha": code_sha(), "code_version": number}
+
+
+def _run(command: Sequence[str]) -> str:
+    return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
 
 
 def _montages(data: StudyData) -> Mapping[str, Any]:

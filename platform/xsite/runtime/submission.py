@@ -72,8 +72,24 @@ def submit_job(
 
 
 def follow_job(address: str, job: str) -> bool:
-    """Print a job's output as it comes, until it ends; True when it succeeded."""
+    """Print a job's output as it comes, until it ends; True when it succeeded.
+
+    Raises
+    ------
+    ClusterError
+        The dashboard stopped answering; the job may well go on.
+    """
     client = connect_jobs(address)
+    try:
+        return _follow(client, job)
+    except (RuntimeError, ConnectionError, requests.RequestException) as error:
+        raise ClusterError(
+            f"the Ray cluster at {address} stopped answering while job {job} ran ({error}); the job may go on, look "
+            f"with: ray job status {job} --address {address}"
+        ) from error
+
+
+def _follow(client: JobSubmissionClient, job: str) -> bool:
     written = 0
     while True:
         status = client.get_job_status(job)  # before the log, so that nothing of an ended job is missed
@@ -166,12 +182,12 @@ def require_absolute(places: Mapping[str, str | None]) -> None:
             problems.append(f"{option} {value} is relative (here it would be {Path(value).resolve()})")
     if problems:
         raise RecipeError(
-            "a job runs in another folder, perhaps on another machine; give absolute paths or URLs: "
-            + "; ".join(problems)
+            "a job runs in another folder, perhaps on another machine; give every place, options and positional words "
+            "alike, as an absolute path or a URL: " + "; ".join(problems)
         )
 
 
 def _is_absolute(value: str) -> bool:
     if value.startswith("sqlite:"):
         return value.startswith("sqlite:////")
-    return "://" in value or value.startswith("models:/") or Path(value).is_absolute()
+    return "://" in value or value.startswith(("models:/", "runs:/")) or Path(value).is_absolute()

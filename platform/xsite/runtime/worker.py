@@ -24,6 +24,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from xsite.data.windows import WindowSource, build_source
 from xsite.errors import CheckpointError, XsiteError
+from xsite.evaluation.controls import fold_seed
 from xsite.experiment import Experiment
 from xsite.learning.algorithms import build_algorithm
 from xsite.learning.checkpoint import save_checkpoint
@@ -174,7 +175,8 @@ def sources(
     """Training and validation windows of a job, on the device where they fit."""
     recordings: list[Recording] = ray.get([*job.train, *job.val])
     train, val = recordings[: len(job.train)], recordings[len(job.train) :]
-    targets = fold_targets(train, val, job.spec, control_seed=experiment.seed if job.control else None)
+    control_seed = fold_seed(experiment.seed, job.held_out) if job.control else None
+    targets = fold_targets(train, val, job.spec, control_seed=control_seed)
 
     def source(side: Sequence[Recording]) -> WindowSource:
         built = build_source(

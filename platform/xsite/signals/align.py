@@ -6,7 +6,7 @@ Nothing is ever cut silently: a volume without a marker stays in the recording a
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -16,6 +16,7 @@ from xsite.errors import AlignmentError
 from xsite.recording import Bool, Float
 
 Verdict = Literal["ok", "repaired", "unverified", "rejected"]
+Side = Literal["start", "end"]
 
 T_R_TOLERANCE = 0.005  # a clock drift is tens of ppm; 0.5 % off is another event or another sequence
 MAX_EXTRA = 2  # a scan stopped by hand sends one or two markers whose volumes are never reconstructed
@@ -71,11 +72,14 @@ def align(
     eeg_duration: float,
     source: str,
     found_markers: Mapping[str, int] | None = None,
+    extra_markers: Side | None = None,
+    missing_markers: Side | None = None,
 ) -> Alignment:
     """Bring a train of volume markers and the volumes of an image together.
 
-    Accepted: as many markers as volumes; one or two extra markers at the end; markers that stop early (the volumes
-    after the last marker become invalid); one marker missing inside the train (filled on the fitted clock).
+    Accepted: as many markers as volumes; one marker missing inside the train (filled on the fitted clock); one or two
+    extra markers, or too few (their volumes become invalid), if the files or the site say at which end. A guess would
+    shift the whole recording by a volume, and nobody would notice.
 
     Parameters
     ----------
@@ -91,28 +95,34 @@ def align(
         File name for messages.
     found_markers : mapping of str to int, optional
         All markers of the file and their counts, for the message when no volume marker was found.
+    extra_markers, missing_markers : {"start", "end"}, optional
+        Where markers are too many or too few, as the site knows it; else the EEG has to show it.
 
     Raises
     ------
     AlignmentError
         No marker, a train that is not the repetition time, more than two extra markers, fewer markers than half of
-        the volumes, gaps or irregular markers, markers outside the EEG.
+        the volumes, gaps or irregular markers, markers outside the EEG, extra or missing markers at an unknown end.
     """
     given = np.sort(np.asarray(marker_onsets, dtype=np.float64).ravel())
     _check_input(given, n_volumes, t_r, start_time, eeg_duration, source, found_markers)
-    markers, clock, repairs = _fit_train(given, n_volumes, t_r, source)
+    markers, clock, repairs = _fit_train(given, n_volumes, t_r, eeg_duration, source, extra_markers)
+    n_missing = n_volumes - 1 - int(clock.ticks[-1])
+    if n_missing > 0:
+        side = missing_markers or _end_shown(markers, n_missing, t_r, eeg_duration, source)
+        clock = _shifted(clock, n_missing) if side == "start" else clock
+        where = "before the first" if side == "start" else "after the last"
+        repairs.append(
+            f"{n_missing} volume(s) {where} marker marked invalid ("
+            + ("the site's missing_markers" if missing_markers else "the EEG ends with the markers")
+            + f"); EEG runs on for {eeg_duration - markers[-1]:.3f} s after the last marker"
+        )
     triggers = np.asarray(clock.first + clock.spacing * np.arange(n_volumes), dtype=np.float64)
     np.put(triggers, clock.ticks, markers)
-    missing_inside = np.setdiff1d(np.arange(clock.ticks[-1]), clock.ticks)
+    missing_inside = np.setdiff1d(np.arange(clock.ticks[0], clock.ticks[-1]), clock.ticks)
     if len(missing_inside):
         repairs.append(f"marker of volume {missing_inside[0] + 1} is missing and was filled on the fitted clock")
-    valid = np.arange(n_volumes) <= clock.ticks[-1]
-    if not valid.all():
-        _check_end(markers, int((~valid).sum()), t_r, eeg_duration, source)
-        repairs.append(
-            f"{int((~valid).sum())} volume(s) after the last marker (volume {int(valid.sum())}) marked invalid; "
-            f"EEG runs on for {eeg_duration - markers[-1]:.3f} s after it"
-        )
+    valid = (np.arange(n_volumes) >= clock.ticks[0]) & (np.arange(n_volumes) <= clock.ticks[-1])
     onsets = triggers + start_time
     beyond = valid & (onsets > eeg_duration)
     if beyond.any():
@@ -129,26 +139,71 @@ def align(
     )
 
 
-def _fit_train(markers: Float, n_volumes: int, t_r: float, source: str) -> tuple[Float, _Clock, list[str]]:
-    """Drop markers after the last volume, if they are few, and fit the clock to the others."""
+def _fit_train(
+    markers: Float, n_volumes: int, t_r: float, eeg_duration: float, source: str, known: Side | None
+) -> tuple[Float, _Clock, list[str]]:
+    """Drop markers beyond the volumes, if they are few and their end is known, and fit the clock to the others."""
     repairs = []
     extra = len(markers) - n_volumes
     if extra > MAX_EXTRA:
         raise AlignmentError(
             f"{source}: {len(markers)} volume markers but only {n_volumes} volumes ({extra} more), "
-            f"{np.median(np.diff(markers)):.4f} s apart at a TR of {t_r:g} s; at most {MAX_EXTRA} extra markers at the "
-            "end are repaired. Were dummy volumes removed from the image, or is volume_marker another event?"
+            f"{np.median(np.diff(markers)):.4f} s apart at a TR of {t_r:g} s; at most {MAX_EXTRA} extra markers "
+            "are repaired. Were dummy volumes removed from the image, or is volume_marker another event?"
         )
     if extra > 0:
-        repairs.append(f"{extra} marker(s) after the last volume ignored; the first marker is taken as volume 1")
-        markers = markers[:n_volumes]
+        side, why = _extra_side(markers, extra, t_r, eeg_duration, source, known)
+        repairs.append(_ignored(extra, side, why))
+        markers = markers[:n_volumes] if side == "end" else markers[extra:]
     clock = _fit_clock(markers, t_r, source)
-    inside = clock.ticks < n_volumes
-    if not inside.all():  # a gap inside and an extra marker at the end cancel in the count
-        repairs.append(f"{int((~inside).sum())} marker(s) after the last volume ignored")
+    beyond = int(clock.ticks[-1]) + 1 - n_volumes
+    if beyond > 0:  # a gap inside and an extra marker cancel in the count
+        n_after = int((clock.ticks >= n_volumes).sum())
+        side, why = _extra_side(markers, n_after, t_r, eeg_duration, source, known)
+        inside = clock.ticks < n_volumes if side == "end" else clock.ticks >= beyond
+        repairs.append(_ignored(int((~inside).sum()), side, why))
         markers = markers[inside]
         clock = _fit_clock(markers, t_r, source)
     return markers, clock, repairs
+
+
+def _ignored(n_markers: int, side: Side, why: str) -> str:
+    where = "after the last volume" if side == "end" else "before the first volume"
+    return f"{n_markers} marker(s) {where} ignored: {why}"
+
+
+def _extra_side(
+    markers: Float, n_extra: int, t_r: float, eeg_duration: float, source: str, known: Side | None
+) -> tuple[Side, str]:
+    """End of the train at which the extra markers are, and how that is known."""
+    if known is not None:
+        return known, "the site's extra_markers"
+    without_last, without_first = (_is_train(part, t_r) for part in (markers[:-n_extra], markers[n_extra:]))
+    if without_last and not without_first:
+        return "end", "they do not keep the repetition time"
+    if without_first and not without_last:
+        return "start", "they do not keep the repetition time"
+    room = eeg_duration - markers[-n_extra]
+    if room < t_r:
+        return "end", f"the EEG ends {room:.3f} s after the first of them, less than a volume"
+    raise AlignmentError(
+        f"{source}: {n_extra} volume marker(s) more than volumes, and nothing tells whether the first or the last ones "
+        f"are extra (the EEG runs on for {eeg_duration - markers[-1]:.3f} s). Write into the site file `extra_markers: "
+        "end` if scans were stopped by hand, or `extra_markers: start` if dummy scans are not in the image"
+    )
+
+
+def _is_train(markers: Float, t_r: float) -> bool:
+    try:
+        _fit_clock(markers, t_r, "")
+    except AlignmentError:
+        return False
+    return True
+
+
+def _shifted(clock: _Clock, n_ticks: int) -> _Clock:
+    """Count ``n_ticks`` volumes before the first marker, on the fitted clock."""
+    return replace(clock, ticks=clock.ticks + n_ticks, first=clock.first - n_ticks * clock.spacing)
 
 
 def _clock_words(clock: _Clock, markers: Float, t_r: float, eeg_duration: float) -> str:
@@ -272,12 +327,13 @@ def _check_train(markers: Float, counts: Float, residual: Float, spacing: float,
         )
 
 
-def _check_end(markers: Float, n_missing: int, t_r: float, eeg_duration: float, source: str) -> None:
-    """Refuse when the missing markers may as well be the first ones: a shift by one TR would go unnoticed."""
+def _end_shown(markers: Float, n_missing: int, t_r: float, eeg_duration: float, source: str) -> Side:
+    """Missing markers are the last ones only where the EEG ends as well: else a shift would go unnoticed."""
     room_before, room_after = markers[0], eeg_duration - markers[-1]
-    if room_before < t_r and room_after > (n_missing + 0.5) * t_r:
+    if room_after > (n_missing + 0.5) * t_r:
         raise AlignmentError(
-            f"{source}: {n_missing} marker(s) fewer than volumes, EEG starts only {room_before:.3f} s before the first "
-            f"marker and runs on for {room_after:.3f} s after the last: the first volumes may be the ones without "
-            "marker. Read this recording with a site reader that knows its first volume."
+            f"{source}: {n_missing} marker(s) fewer than volumes; EEG starts {room_before:.3f} s before the first "
+            f"one and runs on for {room_after:.3f} s after the last, so that the first or the last volumes may be the "
+            "ones without marker. Write `missing_markers: start` or `missing_markers: end` into the site file"
         )
+    return "end"

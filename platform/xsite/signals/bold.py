@@ -114,7 +114,7 @@ def image_to_parcels(image: Any, atlas: Atlas, *, source: str) -> RawParcels:
     std_N = data_NV.std(1)
     data_NV -= mean_N[:, None]
     data_NV *= (100.0 / mean_N)[:, None]
-    projector = Projector(atlas, image.affine, (shape[0], shape[1], shape[2]), mask=mask_XYZ)
+    projector = Projector(atlas, image.affine, (shape[0], shape[1], shape[2]), mask=mask_XYZ, source=source)
     rows_N = np.searchsorted(np.flatnonzero(mask_XYZ), projector.voxels_N)
     change_V = np.sqrt(np.mean(np.diff(data_NV, axis=1) ** 2, axis=0))
     return RawParcels(

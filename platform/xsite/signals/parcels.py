@@ -94,7 +94,7 @@ def load_atlas(path: str | Path) -> Atlas:
         rows = [row for row in rows if row[0] != 0]
         values = tuple(index for index, _ in rows)
         _check_labels(data, values, path, table)
-    facts = json.loads(sidecar.read_text("utf-8")) if sidecar.is_file() else {}
+    facts = _read_facts(sidecar) if sidecar.is_file() else {}
     entity = re.search(r"(?:space|tpl)-([A-Za-z0-9]+)", path.name)
     parcellation = Parcellation(
         name=str(facts.get("Name", stem.name)),
@@ -103,6 +103,17 @@ def load_atlas(path: str | Path) -> Atlas:
         sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
     )
     return Atlas(parcellation, image, values)
+
+
+def _read_facts(sidecar: Path) -> dict[str, Any]:
+    """Read the sidecar with the suspicion of ``xsite.data.files.read_json``, which this layer must not import."""
+    try:
+        facts = json.loads(sidecar.read_bytes().decode("utf-8-sig"))
+    except ValueError as error:  # JSON and Unicode
+        raise ParcellationError(f"{sidecar}: not valid JSON in UTF-8 ({error}); correct the atlas' sidecar") from error
+    if not isinstance(facts, dict):
+        raise ParcellationError(f"{sidecar}: a sidecar is a JSON object, found {type(facts).__name__}")
+    return facts
 
 
 def _read_table(table: Path) -> list[tuple[int, str]]:
@@ -179,8 +190,8 @@ class GridMaps:
 _grids: OrderedDict[tuple[str, bytes, tuple[int, ...]], GridMaps] = OrderedDict()
 
 
-def maps_on_grid(atlas: Atlas, affine: Float, shape: tuple[int, int, int]) -> GridMaps:
-    """Resample an atlas to an image grid; the last few grids are kept in memory."""
+def maps_on_grid(atlas: Atlas, affine: Float, shape: tuple[int, int, int], source: str = "") -> GridMaps:
+    """Resample an atlas to an image grid; the last few grids are kept in memory. ``source`` names the image."""
     key = (atlas.parcellation.sha256, np.asarray(affine, np.float64).round(6).tobytes(), tuple(shape))
     if key in _grids:
         _grids.move_to_end(key)
@@ -191,7 +202,7 @@ def maps_on_grid(atlas: Atlas, affine: Float, shape: tuple[int, int, int]) -> Gr
     else:
         own_total_R = np.array([(np.rint(own) == value).sum() for value in atlas.label_values], np.float64)
     own_total_R *= abs(np.linalg.det(atlas.maps.affine[:3, :3]))
-    flat_NR = _resample(atlas, own, affine, shape)
+    flat_NR = _resample(atlas, own, affine, shape, source)
     support_N = np.flatnonzero(np.any(flat_NR != 0, axis=1))
     weights_NR = np.ascontiguousarray(flat_NR[support_N], dtype=np.float32)
     grid_total_R = np.abs(weights_NR).sum(0, dtype=np.float64) * abs(np.linalg.det(np.asarray(affine)[:3, :3]))
@@ -202,19 +213,25 @@ def maps_on_grid(atlas: Atlas, affine: Float, shape: tuple[int, int, int]) -> Gr
     return _grids[key]
 
 
-def _resample(atlas: Atlas, own: Any, affine: Float, shape: tuple[int, int, int]) -> Any:
+def _misses(atlas: Atlas, source: str, how: str) -> ParcellationError:
+    file = atlas.maps.get_filename()
+    where = f" ({file})" if file else ""
+    return ParcellationError(
+        f"{source + ': ' if source else ''}atlas {atlas.parcellation.name!r}{where} misses the brain: {how}; "
+        f"is the image in {atlas.parcellation.space}?"
+    )
+
+
+def _resample(atlas: Atlas, own: Any, affine: Float, shape: tuple[int, int, int], source: str) -> Any:
     image = atlas.maps
     if tuple(own.shape[:3]) != tuple(shape) or not np.allclose(image.affine, affine, atol=1e-5):
         # integer maps would be rounded by the interpolation; linear is what nilearn's masker uses for soft maps
-        source = nib.Nifti1Image(own.astype(np.float32), image.affine)
+        given = nib.Nifti1Image(own.astype(np.float32), image.affine)
         how = "linear" if atlas.soft else "nearest"
         try:
-            image = resample_img(source, affine, shape, interpolation=how, copy_header=True, force_resample=True)
+            image = resample_img(given, affine, shape, interpolation=how, copy_header=True, force_resample=True)
         except BoundingBoxError as error:
-            name, space = atlas.parcellation.name, atlas.parcellation.space
-            raise ParcellationError(
-                f"atlas {name!r} misses the brain: it lies outside the image's field of view; is the image in {space}?"
-            ) from error
+            raise _misses(atlas, source, "it lies outside the image's field of view") from error
         own = np.asarray(image.dataobj)
     if atlas.soft:
         return own.reshape(-1, own.shape[3])
@@ -234,6 +251,8 @@ class Projector:
     image_shape3d : tuple of int
     mask : bool array, shape (X, Y, Z), optional
         Voxels that count (a brain mask); all of them if absent.
+    source : str
+        File name of the image, for messages.
 
     Raises
     ------
@@ -242,10 +261,17 @@ class Projector:
     """
 
     def __init__(
-        self, atlas: Atlas, image_affine: Float, image_shape3d: tuple[int, int, int], mask: Bool | None = None
+        self,
+        atlas: Atlas,
+        image_affine: Float,
+        image_shape3d: tuple[int, int, int],
+        mask: Bool | None = None,
+        *,
+        source: str = "",
     ) -> None:
+        self.source = source
         self.shape = tuple(int(n) for n in image_shape3d)
-        grid = maps_on_grid(atlas, image_affine, (self.shape[0], self.shape[1], self.shape[2]))
+        grid = maps_on_grid(atlas, image_affine, (self.shape[0], self.shape[1], self.shape[2]), source)
         keep_N = np.ones(len(grid.support_N), bool) if mask is None else np.asarray(mask).reshape(-1)[grid.support_N]
         self.voxels_N = grid.support_N[keep_N]
         weights_NR = grid.weights_NR[keep_N]
@@ -254,11 +280,8 @@ class Projector:
         self.coverage_R = grid.share_R * kept_R / np.where(all_R > 0, all_R, np.inf)
         self.covered_R = self.coverage_R >= MIN_COVERAGE
         if self.coverage_R.mean() < MIN_OVERLAP or not self.covered_R.any():
-            raise ParcellationError(
-                f"atlas {atlas.parcellation.name!r} misses the brain: {self.coverage_R.mean():.1%} of its weight lies "
-                f"inside the image's brain mask, best parcel {self.coverage_R.max():.1%}; is the image in "
-                f"{atlas.parcellation.space}?"
-            )
+            inside = f"{self.coverage_R.mean():.1%} of its weight lies inside the image's brain mask"
+            raise _misses(atlas, source, f"{inside}, best parcel {self.coverage_R.max():.1%}")
         self.matrix_RN = _least_squares(weights_NR) if atlas.soft else _means(weights_NR)
 
     def project_voxels(self, data_NV: Float) -> Float:
@@ -274,7 +297,10 @@ class Projector:
     def project(self, data_XYZV: Float) -> tuple[Float, Float]:
         """Parcel series, shape (V, R), in the units of the data, and the coverage of each parcel, 0 to 1."""
         if data_XYZV.ndim != 4 or data_XYZV.shape[:3] != self.shape:
-            raise FormatError(f"images have shape {data_XYZV.shape}, the projector was made for {self.shape} + volumes")
+            raise FormatError(
+                f"{self.source + ': ' if self.source else ''}images have shape {data_XYZV.shape}, the "
+                f"projector was made for {self.shape} + volumes"
+            )
         data_NV = data_XYZV.reshape(-1, data_XYZV.shape[3])[self.voxels_N].astype(np.float32, copy=False)
         return self.project_voxels(data_NV), self.coverage_R
 

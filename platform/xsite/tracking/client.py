@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlparse
 
 # No usage statistics, no look for newer versions, no progress bars in logs. Seven retries with back-off would hold
 # the training driver for four minutes per call during an outage; the spool (spool.py) makes patience unnecessary.
@@ -30,10 +29,12 @@ for _name, _value in QUIET.items():
 import mlflow  # noqa: E402
 from mlflow import MlflowClient  # noqa: E402
 from mlflow.exceptions import MlflowException  # noqa: E402
+from sqlalchemy.exc import SQLAlchemyError  # noqa: E402
 
 from xsite.errors import TrackingError  # noqa: E402
 
 DATABASE = "mlflow.db"
+FAILURES = (MlflowException, OSError, SQLAlchemyError)  # the last: a damaged file, a password that is wrong
 
 
 def default_tracking_uri(folder: str | Path = "studies/mlflow") -> str:
@@ -67,11 +68,6 @@ def store_folder(tracking_uri: str) -> Path | None:
     return Path(tracking_uri.removeprefix("sqlite:///")).parent if tracking_uri.startswith("sqlite:///") else None
 
 
-def is_server(tracking_uri: str) -> bool:
-    """Whether the store is behind HTTP, so that the server decides where artifacts lie."""
-    return urlparse(tracking_uri).scheme in ("http", "https")
-
-
 def connect(tracking_uri: str) -> Any:
     """Return an ``MlflowClient`` that has answered once.
 
@@ -86,7 +82,7 @@ def connect(tracking_uri: str) -> Any:
     try:
         client = MlflowClient(tracking_uri=tracking_uri, registry_uri=tracking_uri)
         client.search_experiments(max_results=1)
-    except (MlflowException, OSError) as error:
+    except FAILURES as error:
         raise TrackingError(
             f"MLflow at {tracking_uri} does not answer ({first_line(error)}); start it (neurobolt ui), correct"
             " --tracking, or leave --tracking out to use the local folder"
@@ -129,10 +125,14 @@ def describe_store(tracking_uri: str) -> list[str]:
         The store does not answer.
     """
     client = connect(tracking_uri)
-    experiments = client.search_experiments()
-    studies = client.search_runs([e.experiment_id for e in experiments], "tags.kind = 'study'", max_results=1000)
+    try:
+        experiments = client.search_experiments()
+        studies = client.search_runs([e.experiment_id for e in experiments], "tags.kind = 'study'", max_results=1000)
+        models = client.search_registered_models()
+    except FAILURES as error:
+        raise TrackingError(f"MLflow at {tracking_uri} answers and then fails: {first_line(error)}") from error
     lines = [f"{tracking_uri}: {len(experiments)} experiments, {len(studies)} studies"]
-    for model in client.search_registered_models():
+    for model in models:
         aliases = ", ".join(f"{alias} = version {number}" for alias, number in model.aliases.items())
         lines.append(f"registered model {model.name}: {aliases or 'no alias'}")
     return lines

@@ -78,16 +78,18 @@ def version_facts(tracking_uri: str, model_uri: str) -> dict[str, str]:
     return {"name": version.name, "version": str(version.version), **version.tags}
 
 
-def find_study_runs(tracking_uri: str, experiment_name: str, fingerprint: str) -> dict[str, str]:
-    """Run ids of the newest study of this fingerprint: ``study``, each fold, ``final``; empty if there is none."""
+def find_study_runs(tracking_uri: str, experiment_name: str, fingerprint: str, data_hash: str) -> dict[str, str]:
+    """Run ids of the newest study of this plan: ``study``, each fold, ``final``; empty if there is none.
+
+    The same recipe on other recordings is another study: both the fingerprint and the data's hash must be its own.
+    """
     client = connect(tracking_uri)
     experiment = client.get_experiment_by_name(experiment_name)
     if experiment is None:
         return {}
     ids = [experiment.experiment_id]
-    studies = client.search_runs(
-        ids, f"tags.kind = 'study' and tags.fingerprint = '{fingerprint}'", order_by=["start_time DESC"], max_results=1
-    )
+    which = f"tags.kind = 'study' and tags.fingerprint = '{fingerprint}' and tags.data_hash = '{data_hash}'"
+    studies = client.search_runs(ids, which, order_by=["start_time DESC"], max_results=1)
     if not studies:
         return {}
     parent = studies[0].info.run_id

@@ -161,12 +161,20 @@ class StudyTracker:
         self._do({"do": "dataset", "run": PARENT, **fact})
 
     def flush(self) -> int:
-        """Try to send what the spool holds; return how many writes are left."""
+        """Try to send what the spool holds; return how many writes are left.
+
+        A write that can never be taken (refused as invalid, its file or run gone) is dropped with a warning: it would
+        stand in the way of all others, at every later start.
+        """
         writes = self._spool.read()
         for done, write in enumerate(writes):
             try:
                 self._writer.send(write)
-            except (MlflowException, OSError) as error:
+            except (MlflowException, OSError, TrackingError, KeyError, TypeError, ValueError) as error:
+                if _is_hopeless(error):
+                    text = f"{type(error).__name__}: {first_line(error)}"
+                    logger.warning("MLflow will never take %s on %r (%s); dropped", write["do"], write["run"], text)
+                    continue
                 self._away(error)
                 self._spool.keep(writes[done:])
                 return len(writes) - done
@@ -194,7 +202,7 @@ class StudyTracker:
         try:
             self._writer.send(write)
         except (MlflowException, OSError) as error:
-            if getattr(error, "error_code", "") in REFUSALS:
+            if isinstance(error, FileNotFoundError) or getattr(error, "error_code", "") in REFUSALS:
                 raise TrackingError(f"MLflow refuses {write['do']} on {write['run']!r}: {first_line(error)}") from error
             self._away(error)
             self._spool.append(write)
@@ -203,6 +211,13 @@ class StudyTracker:
         if self._retry_at is None:
             logger.warning("MLflow is away (%s); writes go to %s", first_line(error), self._spool.path)
         self._retry_at = time.monotonic() + RETRY_SECONDS
+
+
+def _is_hopeless(error: Exception) -> bool:
+    """Whether sending the same write again must fail again; an outage is not of this kind."""
+    if isinstance(error, MlflowException):
+        return error.error_code in (*REFUSALS, "RESOURCE_DOES_NOT_EXIST")
+    return isinstance(error, FileNotFoundError) or not isinstance(error, OSError)
 
 
 def _now() -> int:

@@ -7,8 +7,11 @@ away they are appended here, in order, and sent once it answers again (or when t
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
+
+logger = logging.getLogger(__name__)
 
 Write = dict[str, Any]
 
@@ -35,15 +38,17 @@ class Spool:
             file.write(json.dumps(write) + "\n")
 
     def read(self) -> list[Write]:
-        """All writes, oldest first; a last line cut by a crash is left out."""
+        """All writes, oldest first; a line that is none (cut by a crash, say) is left out with a warning."""
         if not self.path.exists():
             return []
         writes = []
-        for line in self.path.read_text(encoding="utf-8").splitlines():
+        text = self.path.read_text(encoding="utf-8", errors="replace")
+        for number, line in enumerate(text.splitlines(), start=1):
             try:
-                writes.append(json.loads(line))
-            except json.JSONDecodeError:  # only the line that was being written when the process died
-                break
+                write = json.loads(line)
+                writes.append({"do": write["do"], "run": write["run"], **write})
+            except (json.JSONDecodeError, TypeError, KeyError):
+                logger.warning("%s: line %d is no complete write and is left out", self.path, number)
         return writes
 
     def keep(self, writes: list[Write]) -> None:

@@ -106,6 +106,8 @@ class RunWriter:
 
     def _artifact(self, run_id: str, write: Write) -> None:
         path = Path(write["path"])
+        if not path.exists():
+            raise FileNotFoundError(f"{path}: the artifact is not there (any more)")
         if path.is_dir():
             self._client.log_artifacts(run_id, str(path), write["folder"] or path.name)
         else:
