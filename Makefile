@@ -1,6 +1,8 @@
 # Two commands do everything on a fresh machine: make demo, make test.
 # PIP_ARGS passes options on to pip:   make demo PIP_ARGS="--index-url URL-of-PyTorch's-CPU-wheels --extra-index-url URL"
-PYTHON   ?= $(firstword $(foreach v,3.13 3.12 3.11,$(if $(shell command -v python$(v)),python$(v))) python3)
+# the first that runs (a pyenv shim may exist without a Python behind it) and is 3.11 to 3.13
+PYTHON   ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo $$p && break; done)
 PIP_ARGS ?=
 VENV     ?= .venv
 BIN       = $(VENV)/bin
@@ -12,7 +14,7 @@ help:          ## this list
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
 
 $(VENV)/bin/python:
-	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 13) else f"Python 3.11-3.13 is needed, {sys.executable} is {v[0]}.{v[1]}; run: make $(MAKECMDGOALS) PYTHON=/path/to/python3.12")'
+	@test -n "$(PYTHON)" || { echo "Python 3.11-3.13 is needed and not found; run: make $(MAKECMDGOALS) PYTHON=/path/to/python3.12"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
 # a stamp per set of packages: nothing is installed again until pyproject.toml or constraints.txt changes
