@@ -115,12 +115,10 @@ def cluster(address: str | None) -> list[str]:
     """Connect to the cluster that was named; without a name there is nothing to reach."""
     if address is None:
         return ["none named (--address); a study starts a private one"]
-    from xsite.runtime.cluster import connect, shutdown  # ray takes seconds to import
+    from xsite.runtime.cluster import connected  # ray takes seconds to import
 
-    try:
-        return [str(connect(address))]
-    finally:
-        shutdown()
+    with connected(address) as info:
+        return [str(info)]
 
 
 def tracking(named: str | None) -> list[str]:

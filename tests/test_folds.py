@@ -117,10 +117,13 @@ def test_control_gives_everybody_another_subjects_bold(rng):
     assert set(shuffled) == set(targets)
     for key, target_VR in shuffled.items():
         assert target_VR.shape == targets[key].shape
-        donor = keys[int(target_VR[0, 0])]
-        assert donor.site == key.site
-        assert donor.subject != key.subject
-        assert np.isfinite(target_VR[:, 0]).sum() == min(len(targets[donor]), len(target_VR))
+        for parcel in range(2):
+            donor = keys[int(abs(target_VR[0, parcel]))]
+            assert donor.site == key.site
+            assert donor.subject != key.subject
+            assert np.isfinite(target_VR[:, parcel]).sum() == min(len(targets[donor]), len(target_VR))
+    assert {np.sign(t[0, p]) for t in shuffled.values() for p in range(2)} >= {-1.0, 1.0}
+    assert any(abs(t[0, 0]) != abs(t[0, 1]) for t in shuffled.values()), "each parcel has a deal of its own"
     again = other_subjects_target(dict(reversed(targets.items())), seed=4)
     assert all(np.array_equal(again[k], shuffled[k], equal_nan=True) for k in keys)
 

@@ -81,6 +81,8 @@ def connect(address: str | None = None, num_cpus: int | None = None) -> ClusterI
     """
     global _connected
     atexit.register(shutdown)
+    if address is not None:
+        _knock(address)
     if ray.is_initialized():
         _connected = _connected or describe()
         return _connected
@@ -221,7 +223,6 @@ def _knock(address: str) -> None:
 
 
 def _join(address: str, quiet: dict[str, Any]) -> ClusterInfo:
-    _knock(address)
     # inside a submitted job the code has already been shipped with the job
     inside_job = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
     runtime_env = None if inside_job else {"py_modules": [str(folder) for folder in package_folders()]}
