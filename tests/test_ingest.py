@@ -168,7 +168,6 @@ def test_places_that_do_not_exist_are_named(tmp_path: Path) -> None:
         run("vanderbild", "--bids", tmp_path, "--store", tmp_path / "store")
 
 
-@pytest.mark.slow  # Ray 2.60 aborted once while tasks were being cancelled (see docs/log.md)
 def test_ctrl_c_leaves_whole_recordings_only(consortium: Path, tmp_path: Path) -> None:
     store = tmp_path / "store"
     command = [

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
 import time
+from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -24,13 +26,15 @@ from xsite.runtime.inputs import absolute_store
 from xsite.signals.parcels import Atlas, load_atlas, parcel_coordinates
 from xsite.site import RecordingFiles, Site
 
+logger = logging.getLogger(__name__)
+
 State = Literal["done", "skipped", "failed"]
 Progress = Callable[[int, int, str], None]
 """Called as ``progress(finished, total, text)`` after every recording."""
 
 MEMORY_PER_BYTE = 8  # of the source files; measured 2.0 (BrainVision) to 5.5 (with the gradient artifact removed)
 MEMORY_BASE = 600 << 20  # an interpreter with MNE and nilearn
-CANCEL_S = 20.0
+FINISH_S = 120.0
 
 
 @dataclass(frozen=True)
@@ -119,15 +123,22 @@ def _files(site: Site, root: Path) -> list[RecordingFiles]:
 def _results(
     pairs: Sequence[tuple[Site, RecordingFiles]], store: str, atlas: str | None
 ) -> Generator[tuple[str, State, str]]:
-    """Results in the order in which they come; a Ctrl-C cancels what is running and waits until it has cleaned up."""
-    room = 0.9 * ray.cluster_resources().get("memory", float("inf"))
+    """Results in the order in which they come; after a Ctrl-C, what is under way is finished and nothing new begun.
+
+    Two tasks a core are handed to Ray at a time: enough to keep it busy and to make an autoscaler grow the cluster, few
+    enough to wait for. They are not cancelled: Ray 2.60 aborts the driver now and then when a task ends in that moment.
+    """
+    resources = ray.cluster_resources()
+    room, width = 0.9 * resources.get("memory", float("inf")), 2 * max(1, int(resources.get("CPU", 1)))
     ingest = task(ingest_recording)
-    running = {
-        ingest.options(memory=min(_memory(files), room)).remote(site, files, store, atlas): str(files.key)
-        for site, files in pairs
-    }
+    waiting = deque(pairs)
+    running: dict[Any, str] = {}
     try:
-        while running:
+        while waiting or running:
+            while waiting and len(running) < width:
+                site, files = waiting.popleft()
+                ref = ingest.options(memory=min(_memory(files), room)).remote(site, files, store, atlas)
+                running[ref] = str(files.key)
             (ref,), _ = ray.wait(list(running), num_returns=1)
             key = running.pop(ref)
             try:
@@ -135,9 +146,9 @@ def _results(
             except ray.exceptions.RayError as error:  # the worker died, out of memory say
                 yield key, "failed", f"the worker died ({type(error).__name__}): {str(error).splitlines()[0]}"
     finally:
-        for ref in running:
-            ray.cancel(ref)  # raises KeyboardInterrupt inside the task: its half-written recording is removed
-        ray.wait(list(running), num_returns=len(running), timeout=CANCEL_S) if running else None
+        if running:
+            logger.warning("stopping: %d recordings under way are finished first (again to leave them)", len(running))
+            ray.wait(list(running), num_returns=len(running), timeout=FINISH_S)
 
 
 def _memory(files: RecordingFiles) -> float:
