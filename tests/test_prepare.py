@@ -10,7 +10,8 @@ import pytest
 from small_site import LABELS, LEAD_IN, N_VOLUMES, T_R, small_atlas, small_site, write_recording_files
 
 from xsite.data.bids import find_recordings
-from xsite.data.prepare import input_fingerprint, prepare_recording, source_files
+from xsite.data.fingerprint import input_fingerprint, source_files
+from xsite.data.prepare import prepare_recording
 from xsite.data.store import has_recording, read_recording, write_recording
 from xsite.data.windows import window_starts
 from xsite.errors import FormatError

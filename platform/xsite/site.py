@@ -21,6 +21,7 @@ EegState = Literal["raw", "gradient-corrected", "clean"]
 EEG_STATES: tuple[str, ...] = get_args(EegState)
 BoldSpace = Literal["derivative", "template"]
 TrainEnd = Literal["start", "end"]
+EventsUnit = Literal["s", "ms", "samples"]
 
 
 @dataclass(frozen=True)
@@ -127,9 +128,39 @@ class Site:
         that are not in the image. ``None``: not known, and refused where the files do not show it.
     missing_markers : {"start", "end"}, optional
         Where markers are missing if there are fewer than volumes. ``None``: as above.
+    triggers_per_volume : int
+        1 where ``volume_marker`` marks volumes; the number of slice triggers per volume where it marks slices (or
+        groups of slices of a multiband sequence).
+    dummy_volumes : int
+        Markers before the first volume of the image: scans that the scanner discards or that were cut off.
+    scan_start : float, optional
+        Explicit policy for EEG without volume markers: seconds from the first EEG sample (or from ``scan_marker``) to
+        the trigger of the first volume. ``None``: recordings without markers are refused.
+    scan_marker : str, optional
+        Marker from which ``scan_start`` is counted, such as the first task marker.
+    protocol_marker : str, optional
+        A task marker whose first occurrence is known in scan time: independent evidence for the alignment.
+    protocol_onset : float, optional
+        Seconds from the trigger of the first volume to that occurrence.
     decoys : tuple of str
         Markers known not to be volumes.
+    events_unit : {"s", "ms", "samples"}
+        What the column ``onset`` of the EEG's ``events.tsv`` really holds.
+    events_sfreq : float, optional
+        Rate of those samples in Hz where it is not the file's (``events_unit="samples"``).
+    loops : tuple of str
+        File names of carbon-wire loops (or other artifact references) recorded beside the EEG.
+    tasks : tuple of str
+        BOLD task labels that were recorded simultaneously; empty means all.
+    task_pairs : mapping of str to str
+        EEG task label to BOLD task label where they differ (``{"GRADON": "GRAD"}``).
+    left_out : mapping of str to str
+        Path pattern (``fnmatch``, relative to the root) to the reason why such files are not used.
+    unusable : str
+        Why the published EEG cannot serve for training as it is; read and aligned, but excluded with this reason.
     doi, license : str
+    note : str
+        What is known only second-hand, or not certain.
     expected : Expected
     find_recordings : callable ``(root, site) -> list of RecordingFiles``, optional
     read_eeg : callable ``(files, site) -> mne.io.BaseRaw`` (volt, markers as annotations), optional
@@ -149,9 +180,23 @@ class Site:
     bold_space: BoldSpace = "derivative"
     extra_markers: TrainEnd | None = None
     missing_markers: TrainEnd | None = None
+    triggers_per_volume: int = 1
+    dummy_volumes: int = 0
+    scan_start: float | None = None
+    scan_marker: str | None = None
+    protocol_marker: str | None = None
+    protocol_onset: float | None = None
     decoys: tuple[str, ...] = ()
+    events_unit: EventsUnit = "s"
+    events_sfreq: float | None = None
+    loops: tuple[str, ...] = ()
+    tasks: tuple[str, ...] = ()
+    task_pairs: Mapping[str, str] = field(default_factory=dict)
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    unusable: str = ""
     doi: str = ""
     license: str = ""
+    note: str = ""
     expected: Expected = Expected()
     find_recordings: Callable[[Path, Site], list[RecordingFiles]] | None = None
     read_eeg: Callable[[RecordingFiles, Site], Any] | None = None
@@ -169,6 +214,17 @@ class Site:
             problems.append(f"eeg_state is {self.eeg_state!r}, expected one of {EEG_STATES}")
         if self.bold_space not in get_args(BoldSpace):
             problems.append(f"bold_space is {self.bold_space!r}, expected one of {get_args(BoldSpace)}")
+        if self.events_unit not in get_args(EventsUnit):
+            problems.append(f"events_unit is {self.events_unit!r}, expected one of {get_args(EventsUnit)}")
+        if self.triggers_per_volume < 1 or self.dummy_volumes < 0:
+            problems.append(
+                f"triggers_per_volume is {self.triggers_per_volume} (at least 1) and dummy_volumes is "
+                f"{self.dummy_volumes} (not negative)"
+            )
+        if (self.protocol_marker is None) != (self.protocol_onset is None):
+            problems.append("protocol_marker and protocol_onset belong together: give both or neither")
+        if self.scan_marker is not None and self.scan_start is None:
+            problems.append("scan_marker needs scan_start, the seconds from it to the first volume")
         for name in ("extra_markers", "missing_markers"):
             if getattr(self, name) not in (None, *get_args(TrainEnd)):
                 problems.append(f"{name} is {getattr(self, name)!r}, expected one of {get_args(TrainEnd)} or nothing")
@@ -207,7 +263,7 @@ def load_site(path: str | Path) -> Site:
         raise SiteError(f"{path}: " + "; ".join(parts))
     try:
         facts["expected"] = Expected(**(facts.get("expected") or {}))
-        for key in ("ch_names", "decoys"):
+        for key in ("ch_names", "decoys", "loops", "tasks"):
             facts[key] = tuple(facts.get(key) or ())
         return Site(**facts)
     except (TypeError, SiteError) as error:

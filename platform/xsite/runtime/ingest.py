@@ -17,8 +17,9 @@ import ray
 
 from xsite.data import storage
 from xsite.data.bids import find_recordings
+from xsite.data.fingerprint import input_fingerprint, source_files
 from xsite.data.manifest import FILE, SEAL
-from xsite.data.prepare import input_fingerprint, prepare_recording, source_files
+from xsite.data.prepare import prepare_recording
 from xsite.data.store import has_recording, rebuild_manifest, recording_path, write_recording
 from xsite.errors import SiteError, XsiteError
 from xsite.runtime.cluster import task
