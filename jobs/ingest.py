@@ -1,7 +1,9 @@
 """Bring one site's raw recordings into the shared-format store.
 
+Look:     python -m jobs.ingest mysite.yaml --bids /data/mysite --dry-run
 Phantom:  python -m jobs.ingest all --bids demo/bids --store demo/store
-Own site: python -m jobs.ingest mysite.yaml --bids /data/mysite --store /data/store --atlas difumo64.nii.gz
+Own site: python -m jobs.ingest mysite.yaml --bids /data/mysite --store /data/store --atlas difumo64
+Sites:    python -m jobs.ingest all --bids /data --store /data/store    (folders of /data named like known sites)
 Cluster:  add --address auto (or submit it: python -m jobs.submit ingest ...)
 
 A second run skips what is there. A recording that cannot be used is listed at the end, and the exit code is 1.
@@ -17,6 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from jobs.cli import run_job
+from jobs.dry_run import dry_run
 from site_adapters import SITES, get_site
 from site_adapters.phantom_sites import phantom_sites
 from xsite.errors import SiteError
@@ -25,6 +28,7 @@ from xsite.runtime.ingest import IngestReport, Progress, ingest_sites
 from xsite.site import Site
 
 EXAMPLE = """example:
+  neurobolt ingest mysite.yaml --bids /data/mysite --dry-run
   neurobolt ingest all --bids demo/bids --store demo/store
   neurobolt ingest mysite.yaml --bids /data/mysite --store /data/store --atlas /data/difumo64.nii.gz"""
 
@@ -36,27 +40,41 @@ def parser() -> argparse.ArgumentParser:
     )
     known = ", ".join(SITES)
     p.add_argument(
-        "site", metavar="SITE", help=f"{known}; a YAML file of a site's facts; or, of a phantom, a name or all"
+        "site",
+        metavar="SITE",
+        help=f"{known}; a YAML file of a site's facts; or all: those with a folder of their name",
     )
     p.add_argument("--bids", required=True, type=Path, metavar="ROOT", help="the site's BIDS folder (or the phantom's)")
-    p.add_argument("--store", required=True, metavar="URL", help="folder or fsspec URL of the shared-format store")
-    p.add_argument("--atlas", type=Path, metavar="FILE", help="NIfTI atlas with its .tsv (default: the phantom's own)")
+    p.add_argument("--store", metavar="URL", help="folder or fsspec URL of the shared-format store")
+    p.add_argument(
+        "--dry-run", action="store_true", help="only print which files belong together, and why others do not"
+    )
+    p.add_argument(
+        "--atlas",
+        metavar="NAME|FILE",
+        help="difumo64, schaefer100, power264, ... (fetched by nilearn), or a NIfTI atlas with its .tsv; default: that "
+        "of a phantom",
+    )
     p.add_argument("--address", default=os.environ.get("RAY_ADDRESS"), help="Ray cluster (default: a private one)")
     p.add_argument("--cpus", type=int, help="cores of a private cluster (default: all)")
     return p
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the job; 1 when recordings failed."""
+    """Run the job; 1 when recordings failed, or when a dry run finds no pair."""
     args = parser().parse_args(argv)
+    if not args.dry_run and args.store is None:
+        parser().error("--store is needed (or --dry-run, to look only)")
     sites, atlas = find_sites(args.site, args.bids, args.atlas)
+    if args.dry_run:
+        return dry_run(sites)
     with cluster.connected(args.address, args.cpus) as info, progress_lines() as progress:
         print(info, flush=True)
         report = ingest_sites(sites, args.store, atlas, progress=progress)
     return _tell(report, args.store)
 
 
-def find_sites(name: str, root: Path, atlas: Path | None) -> tuple[list[tuple[Site, Path]], Path | None]:
+def find_sites(name: str, root: Path, atlas: str | None) -> tuple[list[tuple[Site, Path]], str | Path | None]:
     """Sites with their BIDS roots, and the atlas.
 
     Raises
@@ -66,17 +84,32 @@ def find_sites(name: str, root: Path, atlas: Path | None) -> tuple[list[tuple[Si
     """
     if not root.is_dir():
         raise SiteError(f"--bids {root}: no such folder")
-    if not (root / "consortium.json").is_file():
-        if name == "all":
+    if (root / "consortium.json").is_file():
+        sites = phantom_sites(root)
+        if name != "all" and name not in sites:
+            raise SiteError(f"{root}: no phantom site {name!r}; there are {', '.join(sites)}, or all")
+        chosen = [(site, root / site.name) for site in sites.values() if name in ("all", site.name)]
+        return chosen, atlas or _atlas_in(root)
+    if name == "all":
+        chosen = [(site, root / known) for known, site in SITES.items() if (root / known).is_dir()]
+        if not chosen:
             raise SiteError(
-                f"--bids {root}: 'all' is for a phantom consortium (no consortium.json here); name the site"
+                f"--bids {root}: 'all' takes the folders named like a known site ({', '.join(SITES)}) or those of a "
+                "phantom consortium (no consortium.json here), and there is none; name the site"
             )
-        return [(get_site(name), root)], atlas
-    sites = phantom_sites(root)
-    if name != "all" and name not in sites:
-        raise SiteError(f"{root}: no phantom site {name!r}; there are {', '.join(sites)}, or all")
-    chosen = [(site, root / site.name) for site in sites.values() if name in ("all", site.name)]
-    return chosen, atlas or next(iter(sorted((root / "atlas").glob("*.nii.gz"))), None)
+    else:
+        chosen = [(get_site(name, root), root)]
+    return chosen, atlas or next(filter(None, (_phantom_atlas(site, folder) for site, folder in chosen)), None)
+
+
+def _phantom_atlas(site: Site, folder: Path) -> Path | None:
+    """The atlas of a phantom of a real site, which its truth beside it betrays."""
+    beside = folder.resolve().parent
+    return _atlas_in(beside) if (beside / f"{site.name}.truth.json").is_file() else None
+
+
+def _atlas_in(folder: Path) -> Path | None:
+    return next(iter(sorted((folder / "atlas").glob("*.nii.gz"))), None)
 
 
 @contextmanager
@@ -95,7 +128,11 @@ def progress_lines() -> Iterator[Progress]:
 def _tell(report: IngestReport, store: str) -> int:
     print(f"{store}: {len(report.done)} recordings written, {len(report.skipped)} were there", flush=True)
     if report.failed:
-        print(f"{len(report.failed)} recordings failed:", file=sys.stderr)
+        n_sites = sum("/" not in key for key in report.failed)  # without a single recording
+        words = f"{len(report.failed) - n_sites} recordings failed" + (
+            f", {n_sites} sites have none" if n_sites else ""
+        )
+        print(f"{words}:", file=sys.stderr)
         for key, message in sorted(report.failed.items()):
             print(f"  {key}: {message}", file=sys.stderr)
     return 1 if report.failed else 0

@@ -2,6 +2,11 @@
 
 Small:  python -m jobs.phantom /tmp/phantom --sites 2 --subjects 2 --minutes 2
 Demo:   python -m jobs.phantom demo/phantom --sites 4 --subjects 4 --jobs 2
+Real:   python -m jobs.phantom --like ds002336 /tmp/like --subjects 1 --volumes 60
+All:    python -m jobs.phantom --like all /tmp/like
+
+With ``--like``, phantoms of real sites instead: their layouts, names, formats, markers and faults around simulated
+signals. Alignment truth lies beside each, in OUT/<site>.truth.json; their atlas is OUT/atlas (docs/sites.md).
 """
 
 from __future__ import annotations
@@ -14,6 +19,7 @@ from pathlib import Path
 from typing import get_args
 
 from jobs.cli import run_job
+from jobs.phantom_like import Size, write_phantoms
 from xsite.phantom.consortium import Consortium, Progress, generate_consortium
 from xsite.phantom.presets import PRESETS
 from xsite.phantom.real_bold import Drivers
@@ -38,12 +44,22 @@ def parser() -> argparse.ArgumentParser:
     own.add_argument("--bold-from", type=Path, metavar="NPZ", help="real parcel series; only the EEG is simulated")
     own.add_argument("--drivers", choices=get_args(Drivers), default="paper", help="which real series drive the EEG")
     own.add_argument("--jobs", type=int, default=1, help="processes (default 1)")
+    like = own.add_argument_group("phantoms of real sites")
+    like.add_argument(
+        "--like", metavar="SITE", help="a name, several with commas, all (shortened), or a folder with a site.yaml"
+    )
+    like.add_argument("--volumes", type=int, help="shorten each run to so many volumes, and its EEG with it")
+    like.add_argument("--runs", type=int, help="so many complete runs of each site, beside its odd ones (default: all)")
+    like.add_argument("--sidecars", type=Path, metavar="FOLDER", help="real sidecars (default: ../shared/sites/SITE)")
     return own
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the job; 0 when all went well."""
     asked = parser().parse_args(argv)
+    if asked.like is not None:
+        size = Size(asked.subjects, asked.volumes, asked.runs)
+        return write_phantoms(asked.like, asked.out, size=size, sidecars=asked.sidecars, seed=asked.seed)
     with _progress() as progress:
         made = generate_consortium(
             asked.out,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from xsite.errors import AlignmentError
-from xsite.signals.align import Alignment, align, align_without_markers
+from xsite.signals.align import Alignment, Repair, ScanEvidence, align, align_without_markers
 
 T_R, N, LEAD = 2.1, 100, 20.0
 DURATION = LEAD + N * T_R + 5
@@ -16,14 +16,18 @@ def train(n: int = N, t_r: float = T_R, first: float = LEAD) -> np.ndarray:
     return first + t_r * np.arange(n)
 
 
+SCAN = ScanEvidence(artifact_onset=LEAD, artifact_end=LEAD + N * T_R)
+
+
 def run(markers: np.ndarray, *, n_volumes: int = N, t_r: float = T_R, start_time: float = 0.0, **kwargs) -> Alignment:
     options = {"eeg_duration": DURATION, "source": "sub-01_eeg.vhdr", **kwargs}
     return align(np.asarray(markers), n_volumes=n_volumes, t_r=t_r, start_time=start_time, **options)
 
 
 def test_exact_train_is_ok_and_start_time_is_added():
-    found = run(train()[::-1], start_time=1.05)
-    assert found.verdict == "ok"
+    found = run(train()[::-1], start_time=1.05, evidence=SCAN)
+    assert (found.verdict, found.repairs) == ("ok", ())
+    assert found.confidence > 0.9
     np.testing.assert_allclose(found.volume_onsets, train() + 1.05)
     np.testing.assert_allclose(found.triggers, train())
     assert found.volume_valid.all()
@@ -48,6 +52,7 @@ def test_dummy_scans_are_the_first_markers_where_the_site_says_so(extra: int):
 
 def test_eeg_that_ends_within_the_extra_volume_shows_the_end():
     found = run(train(N + 1), eeg_duration=LEAD + N * T_R + 1.0)
+    assert found.verdict == "unverified"  # a dummy before, and an EEG that ended too early, would look the same
     np.testing.assert_allclose(found.volume_onsets, train())
     assert any("the EEG ends 1.000 s after" in words for words in found.evidence)
 
@@ -62,13 +67,14 @@ def test_extra_markers_at_the_end_are_ignored(extra: int):
 
 
 def test_extra_marker_off_the_grid_at_the_end_is_ignored():
-    found = run(np.append(train(), train()[-1] + 0.4))
+    found = run(np.append(train(), train()[-1] + 0.4), evidence=SCAN)
     assert found.verdict == "repaired"
+    assert [(repair.kind, repair.n) for repair in found.repairs] == [("extra-dropped", 1)]
     np.testing.assert_allclose(found.volume_onsets, train())
 
 
 def test_extra_marker_off_the_grid_at_the_start_is_ignored():
-    found = run(np.insert(train(), 0, LEAD - 0.4))
+    found = run(np.insert(train(), 0, LEAD - 0.4), evidence=SCAN)
     assert found.verdict == "repaired"
     np.testing.assert_allclose(found.volume_onsets, train())
 
@@ -100,11 +106,33 @@ def test_markers_that_stop_early_leave_invalid_volumes():
 
 
 def test_one_missing_marker_is_filled():
-    found = run(np.delete(train(), 40))
+    found = run(np.delete(train(), 40), evidence=SCAN)
     assert found.verdict == "repaired"
     assert found.volume_valid.all()
     np.testing.assert_allclose(found.volume_onsets, train(), atol=1e-9)
     assert any("volume 41 is missing" in words for words in found.evidence)
+
+
+def test_several_missing_markers_and_long_holes_are_filled_where_both_sides_keep_one_clock():
+    for gone in ([40, 60], slice(30, 60)):
+        found = run(np.delete(train(), gone), evidence=SCAN)
+        assert found.verdict == "repaired"
+        assert found.volume_valid.all()
+        np.testing.assert_allclose(found.volume_onsets, train(), atol=1e-9)
+    (repair,) = found.repairs
+    assert (repair.kind, repair.n) == ("filled", 30)
+    assert "volume 31 (and 29 more up to volume 60) is missing" in repair.evidence
+
+
+def test_a_hole_whose_sides_do_not_agree_makes_its_volumes_invalid():
+    jumped = np.delete(train() + np.where(np.arange(N) >= 45, 0.2, 0.0), slice(30, 60))
+    found = run(jumped)
+    assert found.verdict == "unverified"
+    assert not found.volume_valid[30:60].any()
+    assert found.volume_valid.sum() == N - 30
+    np.testing.assert_allclose(found.volume_onsets[60:], train()[60:] + 0.2)
+    with pytest.raises(AlignmentError, match=r"hole of .* s in the volume markers after 80\.90 s.*interrupted"):
+        run(np.delete(train() + np.where(np.arange(N) >= 45, 0.9, 0.0), slice(30, 60)), eeg_duration=DURATION + 3)
 
 
 def test_gap_and_extra_marker_that_cancel_in_the_count_are_seen():
@@ -124,8 +152,6 @@ def test_gap_and_extra_marker_that_cancel_in_the_count_are_seen():
         ([], "no volume marker found"),
         ([LEAD], r"1 volume marker\(s\) for 100 volumes"),
         (train(30), r"30 volume marker\(s\) for 100 volumes"),
-        (np.delete(train(), [40, 60]), "2 markers are missing inside"),
-        (np.delete(train(), slice(30, 60)), "30 markers are missing inside"),
         (np.delete(np.insert(train(), 50, train()[49] + 0.1), -1), "markers 50 and 51 are only"),
         (train() + np.where(np.arange(N) == 30, 0.3, 0), "marker 31 at .* is .300.0 ms off"),
         (train(t_r=T_R * 1.006), r"2\.1126 s apart \(median\) but the TR is 2\.1 s"),
@@ -159,9 +185,9 @@ def test_missing_markers_that_may_be_the_first_ones_are_refused():
         run(train(N - 2, first=0.5), eeg_duration=0.5 + N * T_R + 5)
 
 
-def test_eeg_that_stops_before_the_scan_is_repaired():
+def test_eeg_that_stops_before_the_scan_loses_its_last_volumes():
     found = run(train(N - 10), eeg_duration=train(N - 10)[-1] + 1.0)
-    assert found.verdict == "repaired"
+    assert found.verdict == "unverified"  # the first one may be lost as well
     assert found.volume_valid.sum() == N - 10
 
 
@@ -175,15 +201,17 @@ def test_start_time_beyond_the_eeg_end_makes_the_volume_invalid():
 
 def test_drift_and_jitter_are_reported(rng: np.random.Generator):
     jitter = rng.normal(0, 0.001, N)
-    found = run(train(t_r=T_R * (1 + 50e-6)) + jitter)
-    assert found.verdict == "ok"
+    scan = ScanEvidence(LEAD, LEAD + N * T_R * (1 + 50e-6))
+    found = run(train(t_r=T_R * (1 + 50e-6)) + jitter, evidence=scan)
+    assert (found.verdict, [repair.kind for repair in found.repairs]) == ("repaired", ["drift-fitted"])
     assert found.jitter_ms == pytest.approx(1.0, rel=0.3)
     assert (found.t_r_found / T_R - 1) * 1e6 == pytest.approx(50, abs=15)
-    assert "ppm from 2.1 s" in found.evidence[-1]
+    assert "ppm from 2.1 s" in found.evidence[-2]
 
 
 def test_markers_quantised_at_low_rate_and_short_tr_pass():
-    found = run(np.round(train(400, t_r=0.367) * 250) / 250, n_volumes=400, t_r=0.367)
+    scan = ScanEvidence(LEAD, LEAD + 400 * 0.367)
+    found = run(np.round(train(400, t_r=0.367) * 250) / 250, n_volumes=400, t_r=0.367, sfreq=250.0, evidence=scan)
     assert found.verdict == "ok"
 
 
@@ -194,3 +222,93 @@ def test_without_markers_the_verdict_is_unverified():
     assert found.volume_valid.sum() == 8
     with pytest.raises(AlignmentError, match=r"x\.set: no volume inside"):
         align_without_markers(n_volumes=3, t_r=2.0, start_time=0.0, eeg_duration=9.0, source="x.set", first_onset=10.0)
+    assert found.repairs[0].kind == "cropped"
+    assert found.confidence < 0.5
+
+
+def test_a_regular_train_alone_is_unverified_and_says_why():
+    found = run(train())
+    assert found.verdict == "unverified"
+    assert found.volume_valid.all()
+    assert "nothing beside them shows which one is the first volume" in found.evidence[-1]
+    closed = run(train(first=0.5), eeg_duration=0.5 + N * T_R)
+    assert (closed.verdict, closed.confidence > found.confidence) == ("unverified", True)
+
+
+def test_artifact_shows_that_the_first_trigger_was_lost_and_one_came_too_many():
+    found = run(np.append(train()[1:], train()[-1] + T_R), evidence=SCAN)
+    assert found.verdict == "repaired"
+    np.testing.assert_allclose(found.volume_onsets, train(), atol=1e-9)
+    assert {repair.kind for repair in found.repairs} == {"filled", "extra-dropped"}
+
+
+def test_one_end_of_the_artifact_does_not_confirm():
+    for scan in (ScanEvidence(artifact_onset=LEAD), ScanEvidence(artifact_end=LEAD + N * T_R)):
+        found = run(train(), evidence=scan)
+        assert found.verdict == "unverified"
+        np.testing.assert_allclose(found.volume_onsets, train())
+
+
+def test_artifact_off_the_markers_phase_or_length_is_flagged():
+    off = run(train(), evidence=ScanEvidence(LEAD + 0.7, LEAD + 0.7 + N * T_R))
+    assert off.verdict == "unverified"
+    assert off.confidence < 0.5
+    assert any("+700 ms off the markers" in words for words in off.evidence)
+    longer = run(train(), evidence=ScanEvidence(LEAD, LEAD + (N + 9) * T_R), eeg_duration=DURATION + 20)
+    assert longer.verdict == "unverified"
+    assert any("holds 109 volumes, the image 100" in words for words in longer.evidence)
+
+
+def test_protocol_confirms_unless_it_contradicts_the_artifact():
+    assert run(train(), evidence=ScanEvidence(protocol_onset=LEAD + 0.1)).verdict == "ok"
+    found = run(train(), evidence=ScanEvidence(LEAD, LEAD + N * T_R, LEAD + T_R))
+    assert found.verdict == "unverified"
+    assert any("artifact and protocol disagree by 1 volume" in words for words in found.evidence)
+    between = run(train(), evidence=ScanEvidence(protocol_onset=LEAD + 0.5 * T_R))
+    assert between.verdict == "unverified"
+
+
+def test_known_dummies_are_dropped():
+    scan = ScanEvidence(LEAD, LEAD + (N + 3) * T_R)
+    found = run(train(N + 3), dummy_volumes=3, evidence=scan, eeg_duration=DURATION + 10)
+    assert (found.verdict, found.repairs[0].kind, found.repairs[0].n) == ("repaired", "dummies-dropped", 3)
+    np.testing.assert_allclose(found.volume_onsets, train() + 3 * T_R)
+
+
+@pytest.mark.parametrize("fill", [1.0, 0.7])
+def test_slice_triggers_are_grouped_although_some_are_missing(fill: float):
+    slices = (train()[:, None] + np.arange(15) * fill * T_R / 15).ravel()
+    found = run(np.delete(slices, [45, 100, 101, 700]), triggers_per_volume=15, evidence=SCAN, sfreq=1000.0)
+    assert found.verdict == "repaired"
+    np.testing.assert_allclose(found.volume_onsets, train(), atol=1e-3)
+    assert found.repairs[0].kind == "slices-grouped"
+    with pytest.raises(AlignmentError, match="triggers_per_volume 40"):
+        run(slices, triggers_per_volume=40)
+
+
+def test_repeated_triggers_are_merged():
+    found = run(np.append(train(), train()[[3, 50]] + 0.002), evidence=SCAN)
+    assert (found.verdict, found.repairs[0].kind, found.repairs[0].n) == ("repaired", "merged", 2)
+    np.testing.assert_allclose(found.volume_onsets, train())
+
+
+def test_another_train_at_the_same_pace_casts_doubt_unless_the_artifact_decides():
+    scan = ScanEvidence(protocol_onset=LEAD)
+    decoys = {"Sync On": train() + 0.8, "button": train()[::7], "echo": train() + 0.001}
+    assert run(train(), evidence=scan, decoys={"button": decoys["button"], "echo": decoys["echo"]}).verdict == "ok"
+    found = run(train(), evidence=scan, decoys=decoys)
+    assert found.verdict == "unverified"
+    assert any("100 markers 'Sync On' keep the TR with another phase" in words for words in found.evidence)
+    assert run(train(), evidence=SCAN, decoys=decoys).verdict == "ok"
+
+
+def test_published_start_is_the_sites_word():
+    closed = {"eeg_duration": 0.5 + N * T_R}
+    found = run(train(first=0.5), first_onset=0.0, **closed)
+    assert (found.verdict, found.repairs[0].kind) == ("repaired", "cropped")
+    assert run(train(first=0.5), first_onset=9.0, **closed).verdict == "unverified"
+
+
+def test_what_the_reader_repaired_is_recorded():
+    told = Repair("onset-unit", 1, "onsets are samples at 5000 Hz")
+    assert run(train(), evidence=SCAN, repairs=[told]).repairs == (told,)

@@ -136,7 +136,7 @@ def test_text_instead_of_an_image_and_a_3d_image(tmp_path):
 
 
 @pytest.mark.parametrize("which", ["eeg", "bold"])
-@pytest.mark.parametrize("text", ['{"RepetitionTime": 2.0,}', '["a list"]', '{"x": "\xb5V"}'])
+@pytest.mark.parametrize("text", ['{"RepetitionTime": 2.0', '["a list"]', "RepetitionTime: 2.0"])
 def test_sidecars(tmp_path, which, text):
     paths = write_recording_files(tmp_path)
     name = paths[which].name.removesuffix(".nii.gz").removesuffix(".vhdr") + ".json"

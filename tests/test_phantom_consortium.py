@@ -145,8 +145,14 @@ def test_prepared_sites_are_alike_although_their_files_are_not(prepared: dict[st
         usable = recording.eeg[:, recording.eeg_valid]
         assert 5 < np.median(usable.std(1)) < 60
         assert recording.volume_valid.all()
-    assert prepared["siteC"].provenance["alignment"]["verdict"] == "repaired"  # one marker too many
-    assert prepared["siteD"].eeg_valid.mean() < 0.95  # edge volumes of the gradient artifact
+    verdicts = {site: recording.provenance["alignment"]["verdict"] for site, recording in prepared.items()}
+    assert verdicts["siteA"] == "unverified"  # clean EEG: a lost first trigger would not show
+    assert verdicts["siteC"] == "repaired"  # one marker too many, at the end by the site's word
+    assert verdicts["siteD"] == "ok"  # its gradient artifact shows the first and the last volume
+    assert prepared["siteD"].eeg_valid.mean() > 0.99  # every volume of the gradient artifact is corrected
+    assert prepared["siteD"].quality["gradient_harmonics_before_db"] > 20
+    assert prepared["siteD"].quality["gradient_harmonics_after_db"] < 6
+    assert 0.9 < prepared["siteD"].quality["gradient_alpha_kept"] < 1.4
     facts = prepared["siteA"].provenance["alignment"]
     assert facts["start_time"] == pytest.approx(1.0)  # fMRIPrep's middle of the volume
 

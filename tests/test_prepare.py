@@ -14,7 +14,7 @@ from xsite.data.fingerprint import input_fingerprint, source_files
 from xsite.data.prepare import prepare_recording
 from xsite.data.store import has_recording, read_recording, write_recording
 from xsite.data.windows import window_starts
-from xsite.errors import FormatError
+from xsite.errors import AlignmentError, FormatError
 from xsite.recording import RecordingKey
 from xsite.site import BoldRun, RecordingFiles, Site
 
@@ -55,7 +55,10 @@ def test_measured_parcels_follow_the_truth_through_the_same_path(prepared):
 def test_provenance_tells_sources_steps_and_verdict_and_no_private_matter(prepared, tmp_path):
     recording, files, _ = prepared
     facts = recording.provenance
-    assert facts["alignment"]["verdict"] == "ok"
+    assert facts["alignment"]["verdict"] == "unverified"  # clean EEG without protocol: only the count speaks
+    assert facts["alignment"]["repairs"] == []
+    assert 0.5 < facts["alignment"]["confidence"] < 0.9
+    assert facts["alignment"]["scan"]["artifact_onset"] is None
     assert any("30 volume" in line for line in facts["alignment"]["evidence"])
     names = {source["file"] for source in facts["sources"]}
     assert names == {path.name for path in source_files(files)}
@@ -134,18 +137,31 @@ def test_published_series_are_taken_as_they_are(prepared):
     assert alone.parcellation.name == "parcel-table-4"
 
 
-def test_without_markers_the_scan_is_taken_to_start_with_the_eeg(prepared):
+def test_without_markers_only_an_explicit_policy_places_the_scan(prepared):
     _, files, atlas = prepared
-    recording = prepare_recording(site=small_site(volume_marker=None), files=files, atlas=atlas)
+    with pytest.raises(AlignmentError, match=r"no volume_marker and no policy.*`scan_start`"):
+        prepare_recording(site=small_site(volume_marker=None), files=files, atlas=atlas)
+    recording = prepare_recording(site=small_site(volume_marker=None, scan_start=0.0), files=files, atlas=atlas)
     assert recording.provenance["alignment"]["verdict"] == "unverified"
+    assert recording.provenance["alignment"]["repairs"][0]["kind"] == "cropped"
     assert recording.volume_onsets[0] == 0.5
+    by_marker = small_site(volume_marker=None, scan_marker="R128", scan_start=-2.0)
+    assert prepare_recording(site=by_marker, files=files, atlas=atlas).volume_onsets[0] == LEAD_IN - 1.5
+    with pytest.raises(AlignmentError, match=r"no marker 'S 99'.*'Response/R128' x30"):
+        prepare_recording(site=replace(by_marker, scan_marker="S 99"), files=files, atlas=atlas)
+
+
+def test_a_protocol_marker_confirms_the_alignment(prepared):
+    _, files, atlas = prepared
+    site = small_site(protocol_marker="R128", protocol_onset=0.0)
+    assert prepare_recording(site=site, files=files, atlas=atlas).provenance["alignment"]["verdict"] == "ok"
 
 
 def test_a_recording_without_any_window_says_that_it_is_excluded(tmp_path):
     write_recording_files(tmp_path, n_volumes=8)
-    (files,) = find_recordings(tmp_path, small_site(volume_marker=None))
+    (files,) = find_recordings(tmp_path, small_site())
     files = RecordingFiles(RecordingKey("small", "01"), files.eeg, files.bold)
-    site = small_site(volume_marker=None)
+    site = small_site(volume_marker=None, scan_start=0.0)
     recording = prepare_recording(site=site, files=files, atlas=small_atlas(tmp_path))
     assert "16 s" in recording.provenance["excluded"]
 

@@ -15,13 +15,16 @@ from typing import Any, Literal, get_args
 import yaml
 
 from xsite.errors import SiteError
-from xsite.recording import Float, RecordingKey
+from xsite.recording import Bool, Float, RecordingKey
 
 EegState = Literal["raw", "gradient-corrected", "clean"]
 EEG_STATES: tuple[str, ...] = get_args(EegState)
 BoldSpace = Literal["derivative", "template"]
 TrainEnd = Literal["start", "end"]
 EventsUnit = Literal["s", "ms", "samples"]
+Pulse = Literal["none", "aas", "pca-obs"]
+Residual = Literal["none", "obs"]
+Confounds = Literal["motion6", "none", "simple", "scrubbing", "compcor", "ica_aroma"]
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,8 @@ class RecordingFiles:
     eeg, bold : Path
         The EEG file that a reader opens (``.vhdr``, ``.edf``, ``.set``) and the image or parcel table.
     confounds : Path, optional
-        fMRIPrep-style confounds table.
+        fMRIPrep's confounds table, a motion file (``*_headmotion.tsv``, ``rp_*.txt``, ``*_headmove.txt``, ``*.par``),
+        or an ``events.tsv`` that holds motion parameters.
     truth : Path, optional
         Phantoms only: the noise-free parcel series (TSV, one row per volume).
     """
@@ -69,6 +73,15 @@ class BoldRun:
     confound_names : tuple of str, length K
     start_time : float
         Slice-timing reference in seconds after the volume trigger (``StartTime`` of the sidecar).
+    regressors : tuple of str, optional
+        Which confounds are regressed out; ``None``: the six motion parameters where they are named, else all.
+    volume_valid_V : bool array, shape (V,), optional
+        False for dummy (non-steady-state) and scrubbed volumes; ``None``: all count.
+    discarded : int
+        Volumes before the first one of the image that the scanner or the authors left out; the EEG may have their
+        markers.
+    facts : mapping
+        What the reader found out, for the provenance: space, slice order, dummy scans, repairs in words.
     """
 
     t_r: float
@@ -80,6 +93,10 @@ class BoldRun:
     confounds_VK: Float | None = None
     confound_names: tuple[str, ...] = ()
     start_time: float = 0.0
+    regressors: tuple[str, ...] | None = None
+    volume_valid_V: Bool | None = None
+    discarded: int = 0
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def n_volumes(self) -> int:
@@ -118,11 +135,19 @@ class Site:
     ch_types : mapping of str to str
         Canonical or file channel name to MNE type, for channels that are not EEG (``{"ECG": "ecg"}``).
     eeg_state : {"raw", "gradient-corrected", "clean"}
+    eeg_scale : float or "detect", optional
+        Factor by which the file's values must be multiplied so that they are what their unit says: 1e6 for volt
+        labelled microvolt. "detect" takes the power of a thousand that makes the EEG plausible, where it is needed.
+        ``None``: taken as they are, and refused where they cannot be microvolt.
     reference : str
         Recording reference, as published.
     bold_space : {"derivative", "template"}
         "derivative": only images that fMRIPrep brought to template space are read (or raw ones whose header says MNI
         or Talairach); "template": the raw ``func/*_bold.nii.gz`` lie in template space already, whatever they say.
+    confounds : {"motion6", "none", "simple", "scrubbing", "compcor", "ica_aroma"}
+        What is regressed out of the BOLD besides the trend: the six motion parameters (all columns of a table that does
+        not name them), nothing, or one of nilearn's strategies on fMRIPrep's table
+        (:func:`nilearn.interfaces.fmriprep.load_confounds_strategy`).
     extra_markers : {"start", "end"}, optional
         Where the one or two volume markers too many are: "end" for scans stopped by hand, "start" for dummy scans
         that are not in the image. ``None``: not known, and refused where the files do not show it.
@@ -150,10 +175,15 @@ class Site:
         Rate of those samples in Hz where it is not the file's (``events_unit="samples"``).
     loops : tuple of str
         File names of carbon-wire loops (or other artifact references) recorded beside the EEG.
+    pulse : {"none", "aas", "pca-obs"}
+        How the pulse artifact is removed: average of neighbouring beats, or MNE's optimal basis set.
+    residual : {"none", "obs"}
+        Whether an optimal basis set takes away what average templates leave of the gradient artifact.
     tasks : tuple of str
         BOLD task labels that were recorded simultaneously; empty means all.
     task_pairs : mapping of str to str
-        EEG task label to BOLD task label where they differ (``{"GRADON": "GRAD"}``).
+        EEG task label to BOLD task label where they differ (``{"GRADON": "GRAD"}``), or, for single misnamed files and
+        other entities, entities to entities (``{"sub-12_ses-001_task-main_run-00": "run-006"}``).
     left_out : mapping of str to str
         Path pattern (``fnmatch``, relative to the root) to the reason why such files are not used.
     unusable : str
@@ -176,8 +206,10 @@ class Site:
     rename: Mapping[str, str] = field(default_factory=dict)
     ch_types: Mapping[str, str] = field(default_factory=dict)
     eeg_state: EegState = "clean"
+    eeg_scale: float | Literal["detect"] | None = None
     reference: str = "n/s"
     bold_space: BoldSpace = "derivative"
+    confounds: Confounds = "motion6"
     extra_markers: TrainEnd | None = None
     missing_markers: TrainEnd | None = None
     triggers_per_volume: int = 1
@@ -190,6 +222,8 @@ class Site:
     events_unit: EventsUnit = "s"
     events_sfreq: float | None = None
     loops: tuple[str, ...] = ()
+    pulse: Pulse = "none"
+    residual: Residual = "none"
     tasks: tuple[str, ...] = ()
     task_pairs: Mapping[str, str] = field(default_factory=dict)
     left_out: Mapping[str, str] = field(default_factory=dict)
@@ -212,10 +246,19 @@ class Site:
             problems.append(f"line_freq is {self.line_freq} Hz, expected 50 or 60")
         if self.eeg_state not in EEG_STATES:
             problems.append(f"eeg_state is {self.eeg_state!r}, expected one of {EEG_STATES}")
+        if self.eeg_scale not in (None, "detect") and not (
+            isinstance(self.eeg_scale, int | float) and self.eeg_scale > 0
+        ):
+            problems.append(f"eeg_scale is {self.eeg_scale!r}, expected a positive factor, 'detect' or nothing")
         if self.bold_space not in get_args(BoldSpace):
             problems.append(f"bold_space is {self.bold_space!r}, expected one of {get_args(BoldSpace)}")
+        if self.confounds not in get_args(Confounds):
+            problems.append(f"confounds is {self.confounds!r}, expected one of {get_args(Confounds)}")
         if self.events_unit not in get_args(EventsUnit):
             problems.append(f"events_unit is {self.events_unit!r}, expected one of {get_args(EventsUnit)}")
+        for name, known in (("pulse", Pulse), ("residual", Residual)):
+            if getattr(self, name) not in get_args(known):
+                problems.append(f"{name} is {getattr(self, name)!r}, expected one of {get_args(known)}")
         if self.triggers_per_volume < 1 or self.dummy_volumes < 0:
             problems.append(
                 f"triggers_per_volume is {self.triggers_per_volume} (at least 1) and dummy_volumes is "

@@ -5,21 +5,27 @@ Every one of these was met in public simultaneous EEG-fMRI data sets.
 
 from __future__ import annotations
 
-import json
+import logging
+import math
 import re
 from collections.abc import Iterable
-from io import StringIO
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from xsite.data.lenient import UnreadableError, decode, parse_json, parse_table
 from xsite.errors import FormatError
+
+logger = logging.getLogger(__name__)
 
 POINTER_BYTES = 1024
 POINTER = re.compile(
     rb"^(version https://git-lfs|/annex/objects/|\.git/annex|(\.\./)+\S+\s*$|/\S+/\S+\s*$|[A-Za-z]:\\\S+\s*$)"
 )
+NOT_GIVEN = {"", "n/a", "N/A"}
+UNKNOWN_WORDS = {"", "n/a", "na", "unknown", "n.a.", "none", "null", "[]", "{}"}
 BINARY_BYTES = {"INT_16": 2, "UINT_16": 2, "INT_32": 4, "IEEE_FLOAT_32": 4, "IEEE_FLOAT_64": 8}
 
 
@@ -47,44 +53,102 @@ def check_file(path: Path) -> Path:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON sidecar.
+    """Read a JSON sidecar leniently; each fault is logged as a warning, see :func:`faults`.
 
     Raises
     ------
     FormatError
-        Not valid JSON, or not a mapping; the message gives line and column.
+        Not JSON even so, or not a mapping; the message gives line and column.
     """
+    facts, found = _json(path)
+    _warn(path, found)
+    return facts
+
+
+def _json(path: Path) -> tuple[dict[str, Any], list[str]]:
     try:
-        content = json.loads(check_file(path).read_bytes().decode("utf-8-sig"))
-    except UnicodeDecodeError as error:
-        raise FormatError(f"{path}: not UTF-8 text ({error}); save the sidecar as UTF-8") from error
-    except json.JSONDecodeError as error:
-        raise FormatError(
-            f"{path}: invalid JSON at line {error.lineno}, column {error.colno}: {error.msg}; "
-            "correct the sidecar (a comma too many is the usual cause)"
-        ) from error
+        text, found = decode(check_file(path).read_bytes())
+        content, more = parse_json(text)
+    except UnreadableError as error:
+        raise FormatError(f"{path}: {error}; correct the sidecar, or remove it") from error
     if not isinstance(content, dict):
         raise FormatError(f"{path}: a sidecar is a JSON object, found {type(content).__name__}")
-    return content
+    return content, list(dict.fromkeys(found + more))
 
 
-def read_tsv(path: Path) -> pd.DataFrame:
-    """Read a BIDS table as text: UTF-8 with or without mark, UTF-16 with mark; ``n/a`` becomes missing.
+def read_tsv(path: Path, *, header: bool = True) -> pd.DataFrame:
+    """Read a BIDS table as text leniently; ``n/a`` and empty cells become missing, each fault is logged as a warning.
+
+    Parameters
+    ----------
+    path : Path
+    header : bool
+        False for tables that begin with data: the columns are called ``0``, ``1``, ...
 
     Raises
     ------
     FormatError
         Not text, or not a table.
     """
-    content = check_file(path).read_bytes()
-    encoding = "utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
-    try:
-        text = content.decode(encoding)
-        table = pd.read_csv(StringIO(text), sep="\t", dtype=str, na_values=["n/a", ""], keep_default_na=False)
-    except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        raise FormatError(f"{path}: not a tab-separated UTF-8 table: {error}") from error
-    table.columns = [str(name).strip() for name in table.columns]
+    table, found = _table(path, header)
+    _warn(path, found)
     return table
+
+
+def _table(path: Path, header: bool = True) -> tuple[pd.DataFrame, list[str]]:
+    try:
+        text, found = decode(check_file(path).read_bytes())
+        names, rows, more = parse_table(text, header=header)
+    except UnreadableError as error:
+        raise FormatError(f"{path}: not a tab-separated UTF-8 table: {error}") from error
+    columns = {
+        name: pd.Series([None if row[i] in NOT_GIVEN else row[i] for row in rows], dtype="str")
+        for i, name in enumerate(names)
+    }
+    return pd.DataFrame(columns), found + more
+
+
+def faults(path: Path) -> list[str]:
+    """What is wrong with a sidecar that can be read all the same; nothing for other files and unreadable ones."""
+    try:
+        return _json(path)[1] if path.suffix == ".json" else _table(path)[1] if path.suffix == ".tsv" else []
+    except FormatError:
+        return []
+
+
+def sidecar_faults(paths: Iterable[Path]) -> dict[str, list[str]]:
+    """File name to faults, for the files that have any: what a recording's provenance keeps."""
+    return {path.name: found for path in paths if (found := faults(path))}
+
+
+def _warn(path: Path, found: list[str]) -> None:
+    for fault in found:
+        _warn_once(path, fault, path.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=4096)
+def _warn_once(path: Path, fault: str, mtime_ns: int) -> None:
+    """One warning per process: a sidecar at the root is read once for every recording."""
+    logger.warning("%s: %s", path, fault)
+
+
+def known(value: Any, *, positive: bool = False) -> Any:
+    """Return the value of a sidecar's key, or None where it stands for "not known".
+
+    Met in public data: a missing key, ``n/a``, ``Unknown``, ``[]`` as text, -1, and the date 1970-01-01.
+
+    Parameters
+    ----------
+    value : object
+    positive : bool
+        True for quantities that cannot be zero, such as a repetition time: 0.0 is not known either.
+    """
+    if isinstance(value, str):
+        text = value.strip()
+        return None if text.lower() in UNKNOWN_WORDS or text.startswith("1970-01-01") else value
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None if isinstance(value, list | dict) and not value else value
+    return None if value == -1 or math.isnan(value) or (positive and not value > 0) else value
 
 
 def numbers(table: pd.DataFrame, columns: Iterable[str], path: Path) -> pd.DataFrame:
@@ -117,27 +181,53 @@ def eeg_companions(path: Path) -> list[Path]:
 
 
 def _brainvision_companions(path: Path) -> list[Path]:
+    facts = brainvision_facts(path)
+    companions = [
+        companion
+        for name in ("DataFile", "MarkerFile")
+        if (companion := brainvision_part(path, facts, name)) is not None
+    ]
+    frame = brainvision_frame(facts)
+    size = companions[0].stat().st_size
+    if frame and size % frame:
+        raise FormatError(
+            f"{companions[0]}: {size} bytes are not whole frames of {frame} bytes: truncated; fetch it again"
+        )
+    return companions
+
+
+def brainvision_facts(path: Path) -> dict[str, str]:
+    """All ``Key=value`` lines of a BrainVision header.
+
+    Raises
+    ------
+    FormatError
+        The file is absent, a pointer, or no such header.
+    """
     text = check_file(path).read_bytes().decode("latin-1")
     if "Brain" not in text[:100]:
         raise FormatError(f"{path}: not a BrainVision header (first line {text.splitlines()[0][:60]!r})")
-    facts = dict(re.findall(r"(?m)^(\w+)=(.*?)\s*$", text))
-    companions = []
-    for name in ("DataFile", "MarkerFile"):
-        named = facts.get(name, "").replace("$b", path.stem)
-        if not named and name == "MarkerFile":
-            continue
-        companion = path.parent / named
-        if not named or not (companion.exists() or companion.is_symlink()):
-            raise FormatError(
-                f"{path}: its {name} {named!r} is not beside it; complete the download or correct the header"
-            )
-        companions.append(check_file(companion))
-    width = BINARY_BYTES.get(facts.get("BinaryFormat", "").upper())
-    if width and facts.get("NumberOfChannels", "").isdigit():
-        frame = width * int(facts["NumberOfChannels"])
-        size = companions[0].stat().st_size
-        if size % frame:
-            raise FormatError(
-                f"{companions[0]}: {size} bytes are not whole frames of {frame} bytes: truncated; fetch it again"
-            )
-    return companions
+    return dict(re.findall(r"(?m)^(\w+)=(.*?)\s*$", text))
+
+
+def brainvision_part(path: Path, facts: dict[str, str], name: str) -> Path | None:
+    """Data (``DataFile``) or marker file (``MarkerFile``) that a BrainVision header names; markers may be absent.
+
+    Raises
+    ------
+    FormatError
+        The file is absent, a pointer, or empty.
+    """
+    named = facts.get(name, "").replace("$b", path.stem)
+    if not named and name == "MarkerFile":
+        return None
+    companion = path.parent / named
+    if not named or not (companion.exists() or companion.is_symlink()):
+        raise FormatError(f"{path}: its {name} {named!r} is not beside it; complete the download or correct the header")
+    return check_file(companion)
+
+
+def brainvision_frame(facts: dict[str, str]) -> int:
+    """Bytes of one sample of all channels; 0 where the header does not say."""
+    width = BINARY_BYTES.get(facts.get("BinaryFormat", "").upper(), 0)
+    return width * int(facts["NumberOfChannels"]) if facts.get("NumberOfChannels", "").isdigit() else 0

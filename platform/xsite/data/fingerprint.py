@@ -10,8 +10,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from xsite.data.bold_readers import bold_companions, sidecar_paths
 from xsite.data.files import check_file, eeg_companions
-from xsite.data.readers import sidecar_paths
+from xsite.data.inheritance import eeg_sidecars
 from xsite.data.store import FORMAT_VERSION
 from xsite.data.versions import software_versions
 from xsite.signals.parcels import Atlas
@@ -53,12 +54,9 @@ def input_fingerprint(
 
 def source_files(files: RecordingFiles) -> list[Path]:
     """Every file that a recording is made from: data, headers, markers, sidecars."""
-    stem = files.eeg.name.removesuffix(files.eeg.suffix).removesuffix("_eeg")
-    events, sidecar = (files.eeg.with_name(f"{stem}_{end}") for end in ("events.tsv", "eeg.json"))
-    optional = [path for path in (events, sidecar) if path.is_symlink() or (path.is_file() and path.stat().st_size)]
     tables = [path for path in (files.confounds, files.truth) if path is not None]
     images = [files.bold, *sidecar_paths(files.bold, files.key)]
-    return [files.eeg, *eeg_companions(files.eeg), *images, *optional, *tables]
+    return [files.eeg, *eeg_companions(files.eeg), *images, *eeg_sidecars(files.eeg), *tables, *bold_companions(files)]
 
 
 def _named(value: Any) -> Any:

@@ -154,7 +154,7 @@ def _artifacts(
 
 def _slice_shots(habits: Habits) -> int:
     """Excitations per volume: slices over multiband factor."""
-    return max(1, grid(habits.voxel_mm)[1][2] // habits.multiband)
+    return max(1, (habits.slices or grid(habits.voxel_mm)[1][2]) // habits.multiband)
 
 
 def expand(row_T: NDArray[np.float32], sfreq: float, n_samples: int) -> NDArray[np.float32]:
@@ -211,4 +211,5 @@ def _gradient_volume(habits: Habits, timing: Timing, rng: np.random.Generator) -
 
 def _add_gradient(row_N: Any, volume_P: NDArray[np.float32], timing: Timing, sfreq: float) -> None:
     for start in np.round(timing.triggers_V * sfreq).astype(int):
-        row_N[start : start + len(volume_P)] += volume_P
+        piece = row_N[start : start + len(volume_P)]  # the EEG may end inside the last volume
+        piece += volume_P[: len(piece)]

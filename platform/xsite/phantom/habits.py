@@ -59,6 +59,8 @@ class Habits:
         Volume markers after the last volume that was kept (a scan stopped by hand).
     multiband : int
         Slices excited together.
+    slices : int
+        Slices of the scanner's volume; 0: those of the phantom's own image.
     reference_share : float
         Slice-timing reference as a share of the repetition time (fMRIPrep's default is 0.5).
     gradient : bool
@@ -84,6 +86,7 @@ class Habits:
     tail_s: float = 6.0
     extra_markers: int = 0
     multiband: int = 1
+    slices: int = 0
     reference_share: float = 0.0
     gradient: bool = False
     positions: bool = True

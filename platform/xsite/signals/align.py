@@ -1,26 +1,32 @@
 """Volume markers against volumes: an audit that repairs what is certain, says what it did, and refuses the rest.
 
-Nothing is ever cut silently: a volume without a marker stays in the recording and is marked invalid.
+``ok`` and ``repaired`` mean that something beside the train (gradient artifact, protocol, or for ``repaired`` the
+site's published word) shows which marker is the first volume. A train alone, however regular, is ``unverified``.
+Nothing is ever cut silently: a volume without a trustworthy time stays in the recording and is marked invalid.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from xsite.errors import AlignmentError
 from xsite.recording import Bool, Float
+from xsite.signals.clock import MAX_EXTRA, Clock, Repair, fit_train, merge_duplicates
+from xsite.signals.origin import Facts, Origin, Side, find_origin
+from xsite.signals.placing import drift, outside, place_volumes
+from xsite.signals.scan_evidence import ScanEvidence
+from xsite.signals.slices import group_slices
+
+__all__ = ["Alignment", "Repair", "ScanEvidence", "Verdict", "align", "align_without_markers"]
 
 Verdict = Literal["ok", "repaired", "unverified", "rejected"]
-Side = Literal["start", "end"]
 
-T_R_TOLERANCE = 0.005  # a clock drift is tens of ppm; 0.5 % off is another event or another sequence
-MAX_EXTRA = 2  # a scan stopped by hand sends one or two markers whose volumes are never reconstructed
 MIN_FRACTION = 0.5  # below half of the volumes the train says nothing about the rest
+CONFIDENCE = {"artifact": 0.99, "protocol": 0.95, "site": 0.8, "count": 0.6}
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,14 +40,19 @@ class Alignment:
     volume_valid : bool array, shape (V,)
         False for volumes whose time is not covered by markers or by the EEG.
     verdict : {"ok", "repaired", "unverified", "rejected"}
+        ``unverified`` is usable, but nothing beside the markers shows which of them is the first volume.
     evidence : tuple of str
         What was found and done, in words with numbers.
     t_r_found : float
-        Repetition time on the EEG clock in seconds; NaN where unverified.
+        Repetition time on the EEG clock in seconds; NaN where there are no markers.
     jitter_ms : float
-        Standard deviation of the markers around the fitted clock in milliseconds; NaN where unverified.
+        Standard deviation of the markers around the fitted clock in milliseconds; NaN where there are no markers.
     triggers : float64 array, shape (V,)
         The volume triggers themselves (``volume_onsets`` without the start time).
+    repairs : tuple of Repair
+        What was put right, in order.
+    confidence : float
+        Between 0 and 1; its reason is the last line of ``evidence``.
     """
 
     volume_onsets: Float
@@ -51,16 +62,8 @@ class Alignment:
     t_r_found: float
     jitter_ms: float
     triggers: Float
-
-
-@dataclass(frozen=True, eq=False)
-class _Clock:
-    """Marker times as ``first + spacing * tick``."""
-
-    ticks: NDArray[np.int64]
-    first: float
-    spacing: float
-    residual: Float
+    repairs: tuple[Repair, ...] = ()
+    confidence: float = 0.0
 
 
 def align(
@@ -74,17 +77,20 @@ def align(
     found_markers: Mapping[str, int] | None = None,
     extra_markers: Side | None = None,
     missing_markers: Side | None = None,
+    triggers_per_volume: int = 1,
+    dummy_volumes: int = 0,
+    sfreq: float | None = None,
+    decoys: Mapping[str, Float] | None = None,
+    evidence: ScanEvidence | None = None,
+    first_onset: float | None = None,
+    repairs: Sequence[Repair] = (),
 ) -> Alignment:
     """Bring a train of volume markers and the volumes of an image together.
-
-    Accepted: as many markers as volumes; one marker missing inside the train (filled on the fitted clock); one or two
-    extra markers, or too few (their volumes become invalid), if the files or the site say at which end. A guess would
-    shift the whole recording by a volume, and nobody would notice.
 
     Parameters
     ----------
     marker_onsets : array
-        Volume markers in seconds from the first EEG sample, in any order.
+        Volume (or slice) markers in seconds from the first EEG sample, in any order.
     n_volumes : int
         Volumes of the image.
     t_r, start_time : float
@@ -96,126 +102,116 @@ def align(
     found_markers : mapping of str to int, optional
         All markers of the file and their counts, for the message when no volume marker was found.
     extra_markers, missing_markers : {"start", "end"}, optional
-        Where markers are too many or too few, as the site knows it; else the EEG has to show it.
+        Where a train that is longer (shorter) than the image differs from it, as the site knows.
+    triggers_per_volume : int
+        Slice triggers per volume; 1 for volume triggers.
+    dummy_volumes : int
+        Markers before the first volume of the image.
+    sfreq : float, optional
+        EEG sampling frequency in Hz: the grain of the markers.
+    decoys : mapping of str to array, optional
+        Onsets of other markers of the file; one that keeps the TR as well casts doubt on the train.
+    evidence : ScanEvidence, optional
+        What the EEG itself and the protocol show of the scan.
+    first_onset : float, optional
+        The site's published start of the first volume in EEG seconds (``scan_start``).
+    repairs : sequence of Repair
+        What the reader put right before, to be recorded with the others.
 
     Raises
     ------
     AlignmentError
         No marker, a train that is not the repetition time, more than two extra markers, fewer markers than half of
-        the volumes, gaps or irregular markers, markers outside the EEG, extra or missing markers at an unknown end.
+        the volumes, irregular markers, markers outside the EEG, extra or missing markers at an unknown end.
     """
     given = np.sort(np.asarray(marker_onsets, dtype=np.float64).ravel())
-    _check_input(given, n_volumes, t_r, start_time, eeg_duration, source, found_markers)
-    markers, clock, repairs = _fit_train(given, n_volumes, t_r, eeg_duration, source, extra_markers)
-    n_missing = n_volumes - 1 - int(clock.ticks[-1])
-    if n_missing > 0:
-        side = missing_markers or _end_shown(markers, n_missing, t_r, eeg_duration, source)
-        clock = _shifted(clock, n_missing) if side == "start" else clock
-        where = "before the first" if side == "start" else "after the last"
-        repairs.append(
-            f"{n_missing} volume(s) {where} marker marked invalid ("
-            + ("the site's missing_markers" if missing_markers else "the EEG ends with the markers")
-            + f"); EEG runs on for {eeg_duration - markers[-1]:.3f} s after the last marker"
+    _check_input(given, start_time, t_r, eeg_duration, source, found_markers)
+    facts = Facts(n_volumes, t_r, eeg_duration, source, dummy_volumes, extra_markers, missing_markers, first_onset)
+    seen = evidence or ScanEvidence()
+    train, merged = merge_duplicates(given, t_r / triggers_per_volume, sfreq)
+    done, phase_known = [*repairs, *merged], True
+    if triggers_per_volume > 1:
+        train, repair, phase_known = group_slices(
+            train, triggers_per_volume, t_r, source, sfreq=sfreq, anchor=seen.artifact_onset
         )
-    triggers = np.asarray(clock.first + clock.spacing * np.arange(n_volumes), dtype=np.float64)
-    np.put(triggers, clock.ticks, markers)
-    missing_inside = np.setdiff1d(np.arange(clock.ticks[0], clock.ticks[-1]), clock.ticks)
-    if len(missing_inside):
-        repairs.append(f"marker of volume {missing_inside[0] + 1} is missing and was filled on the fitted clock")
-    valid = (np.arange(n_volumes) >= clock.ticks[0]) & (np.arange(n_volumes) <= clock.ticks[-1])
-    onsets = triggers + start_time
-    beyond = valid & (onsets > eeg_duration)
-    if beyond.any():
-        repairs.append(f"{int(beyond.sum())} volume(s) lie after the end of the EEG ({eeg_duration:.3f} s): invalid")
+        done.append(repair)
+    _check_count(train, facts, found_markers)
+    clock, strays = fit_train(train, t_r, source, sfreq)
+    origin = find_origin(clock, facts, seen, decoys or {}, phase_known)
     found = f"{np.size(marker_onsets)} volume markers, {n_volumes} volumes in {source}"
+    return _result(clock, facts, origin, [*done, *strays], start_time, found)
+
+
+def _result(
+    clock: Clock, facts: Facts, origin: Origin, repairs: list[Repair], start_time: float, found: str
+) -> Alignment:
+    confirmed = origin.by in ("artifact", "protocol") and not origin.doubts
+    ticks = origin.shift + np.arange(facts.n_volumes)
+    repairs = repairs + outside(clock, facts, origin)
+    triggers, valid, filled = place_volumes(clock, ticks, confirmed)
+    onsets = triggers + start_time
+    beyond = valid & ((onsets > facts.eeg_duration) | (onsets < 0))
+    repairs += filled + drift(clock, facts)
+    if beyond.any():
+        words = f"{int(beyond.sum())} volume(s) lie after the end of the EEG ({facts.eeg_duration:.3f} s): invalid"
+        repairs.append(Repair("left-out", int(beyond.sum()), words))
+    if not (valid & ~beyond).any():
+        raise AlignmentError(f"{facts.source}: not one of {facts.n_volumes} volumes has a marker inside the EEG")
+    verdict, confidence, reason = _verdict(origin, confirmed, repairs, clock, facts)
     return Alignment(
         volume_onsets=onsets,
         volume_valid=valid & ~beyond,
-        verdict="repaired" if repairs else "ok",
-        evidence=(found, *repairs, _clock_words(clock, markers, t_r, eeg_duration)),
+        verdict=verdict,
+        evidence=(
+            found,
+            *(repair.evidence for repair in repairs),
+            *origin.words,
+            *origin.doubts,
+            _clock_words(clock, facts),
+            reason,
+        ),
         t_r_found=clock.spacing,
         jitter_ms=float(np.std(clock.residual) * 1e3),
         triggers=triggers,
+        repairs=tuple(repairs),
+        confidence=confidence,
     )
 
 
-def _fit_train(
-    markers: Float, n_volumes: int, t_r: float, eeg_duration: float, source: str, known: Side | None
-) -> tuple[Float, _Clock, list[str]]:
-    """Drop markers beyond the volumes, if they are few and their end is known, and fit the clock to the others."""
-    repairs = []
-    extra = len(markers) - n_volumes
-    if extra > MAX_EXTRA:
-        raise AlignmentError(
-            f"{source}: {len(markers)} volume markers but only {n_volumes} volumes ({extra} more), "
-            f"{np.median(np.diff(markers)):.4f} s apart at a TR of {t_r:g} s; at most {MAX_EXTRA} extra markers "
-            "are repaired. Were dummy volumes removed from the image, or is volume_marker another event?"
-        )
-    if extra > 0:
-        side, why = _extra_side(markers, extra, t_r, eeg_duration, source, known)
-        repairs.append(_ignored(extra, side, why))
-        markers = markers[:n_volumes] if side == "end" else markers[extra:]
-    clock = _fit_clock(markers, t_r, source)
-    beyond = int(clock.ticks[-1]) + 1 - n_volumes
-    if beyond > 0:  # a gap inside and an extra marker cancel in the count
-        n_after = int((clock.ticks >= n_volumes).sum())
-        side, why = _extra_side(markers, n_after, t_r, eeg_duration, source, known)
-        inside = clock.ticks < n_volumes if side == "end" else clock.ticks >= beyond
-        repairs.append(_ignored(int((~inside).sum()), side, why))
-        markers = markers[inside]
-        clock = _fit_clock(markers, t_r, source)
-    return markers, clock, repairs
+def _verdict(
+    origin: Origin, confirmed: bool, repairs: list[Repair], clock: Clock, facts: Facts
+) -> tuple[Verdict, float, str]:
+    if confirmed:
+        shown = f"confidence {CONFIDENCE[origin.by]:g}: the {origin.by} shows the first volume"
+        return ("repaired" if repairs else "ok"), CONFIDENCE[origin.by], shown
+    if origin.by == "site" and not origin.doubts:
+        return "repaired", CONFIDENCE["site"], f"confidence {CONFIDENCE['site']:g}: on the word of the site"
+    if origin.doubts and origin.by != "count":
+        return "unverified", 0.2, f"confidence 0.2: {origin.doubts[0]}"
+    closed = int(clock.markers[0] < facts.t_r) + int(facts.eeg_duration - clock.markers[-1] < 2 * facts.t_r)
+    confidence = round(CONFIDENCE["count"] + 0.1 * closed - (0.3 if origin.doubts else 0.0), 2)
+    reason = "the markers count right, but nothing beside them shows which one is the first volume"
+    return "unverified", confidence, f"confidence {confidence:g}: {reason}"
 
 
-def _ignored(n_markers: int, side: Side, why: str) -> str:
-    where = "after the last volume" if side == "end" else "before the first volume"
-    return f"{n_markers} marker(s) {where} ignored: {why}"
-
-
-def _extra_side(
-    markers: Float, n_extra: int, t_r: float, eeg_duration: float, source: str, known: Side | None
-) -> tuple[Side, str]:
-    """End of the train at which the extra markers are, and how that is known."""
-    if known is not None:
-        return known, "the site's extra_markers"
-    without_last, without_first = (_is_train(part, t_r) for part in (markers[:-n_extra], markers[n_extra:]))
-    if without_last and not without_first:
-        return "end", "they do not keep the repetition time"
-    if without_first and not without_last:
-        return "start", "they do not keep the repetition time"
-    room = eeg_duration - markers[-n_extra]
-    if room < t_r:
-        return "end", f"the EEG ends {room:.3f} s after the first of them, less than a volume"
-    raise AlignmentError(
-        f"{source}: {n_extra} volume marker(s) more than volumes, and nothing tells whether the first or the last ones "
-        f"are extra (the EEG runs on for {eeg_duration - markers[-1]:.3f} s). Write into the site file `extra_markers: "
-        "end` if scans were stopped by hand, or `extra_markers: start` if dummy scans are not in the image"
-    )
-
-
-def _is_train(markers: Float, t_r: float) -> bool:
-    try:
-        _fit_clock(markers, t_r, "")
-    except AlignmentError:
-        return False
-    return True
-
-
-def _shifted(clock: _Clock, n_ticks: int) -> _Clock:
-    """Count ``n_ticks`` volumes before the first marker, on the fitted clock."""
-    return replace(clock, ticks=clock.ticks + n_ticks, first=clock.first - n_ticks * clock.spacing)
-
-
-def _clock_words(clock: _Clock, markers: Float, t_r: float, eeg_duration: float) -> str:
+def _clock_words(clock: Clock, facts: Facts) -> str:
     return (
-        f"fitted TR {clock.spacing:.6f} s, {(clock.spacing / t_r - 1) * 1e6:+.0f} ppm from {t_r:g} s; "
+        f"fitted TR {clock.spacing:.6f} s, {(clock.spacing / facts.t_r - 1) * 1e6:+.0f} ppm from {facts.t_r:g} s; "
         f"jitter {np.std(clock.residual) * 1e3:.3f} ms (SD), {np.abs(clock.residual).max() * 1e3:.3f} ms (max); "
-        f"first marker {markers[0]:.4f} s after EEG start, last one {eeg_duration - markers[-1]:.4f} s before EEG end"
+        f"first marker {clock.markers[0]:.4f} s after EEG start, last one "
+        f"{facts.eeg_duration - clock.markers[-1]:.4f} s before EEG end"
     )
 
 
 def align_without_markers(
-    *, n_volumes: int, t_r: float, start_time: float, eeg_duration: float, source: str, first_onset: float = 0.0
+    *,
+    n_volumes: int,
+    t_r: float,
+    start_time: float,
+    eeg_duration: float,
+    source: str,
+    first_onset: float = 0.0,
+    repairs: Sequence[Repair] = (),
 ) -> Alignment:
     """Take a published start of the scan on trust, for sites whose EEG has no volume markers.
 
@@ -223,6 +219,8 @@ def align_without_markers(
     ----------
     first_onset : float
         Trigger of the first volume in seconds from the first EEG sample.
+    repairs : sequence of Repair
+        What the reader put right before.
 
     Raises
     ------
@@ -235,16 +233,20 @@ def align_without_markers(
     if not valid.any():
         raise AlignmentError(f"{source}: no volume inside the {eeg_duration:.1f} s of EEG (first at {onsets[0]} s)")
     evidence = [f"no volume marker; first volume taken at {first_onset:g} s, TR {t_r:g} s as published"]
+    done = [*repairs, Repair("cropped", 1, evidence[0])]
     if not valid.all():
-        evidence.append(f"{int((~valid).sum())} of {n_volumes} volumes lie outside the EEG: invalid")
-    return Alignment(onsets, valid, "unverified", tuple(evidence), float("nan"), float("nan"), triggers)
+        n_outside = int((~valid).sum())
+        evidence.append(f"{n_outside} of {n_volumes} volumes lie outside the EEG: invalid")
+        done.append(Repair("left-out", n_outside, evidence[-1]))
+    evidence.append("confidence 0.3: the start of the scan is a policy, nothing in the EEG shows it")
+    nan = float("nan")
+    return Alignment(onsets, valid, "unverified", tuple(evidence), nan, nan, triggers, tuple(done), 0.3)
 
 
 def _check_input(
     markers: Float,
-    n_volumes: int,
-    t_r: float,
     start_time: float,
+    t_r: float,
     eeg_duration: float,
     source: str,
     found_markers: Mapping[str, int] | None,
@@ -263,77 +265,25 @@ def _check_input(
     if outside.any():
         raise AlignmentError(
             f"{source}: {int(outside.sum())} of {len(markers)} volume markers lie outside the EEG (0 to "
-            f"{eeg_duration:.3f} s; markers {markers[0]:.3f} to {markers[-1]:.3f} s); is the file truncated?"
+            f"{eeg_duration:.3f} s; markers {markers[0]:.3f} to {markers[-1]:.3f} s); is the file truncated, or are "
+            "the onsets samples or milliseconds (the site's events_unit)?"
         )
-    if len(markers) < max(2, MIN_FRACTION * n_volumes):
+
+
+def _check_count(markers: Float, facts: Facts, found_markers: Mapping[str, int] | None) -> None:
+    wanted = facts.n_volumes + facts.dummy_volumes
+    if len(markers) < max(2, MIN_FRACTION * facts.n_volumes):
         raise AlignmentError(
-            f"{source}: {len(markers)} volume marker(s) for {n_volumes} volumes; at least half are needed"
+            f"{facts.source}: {len(markers)} volume marker(s) for {facts.n_volumes} volumes; at least half are needed"
             + ("" if found_markers is None else f"; markers in the file: {_listing(found_markers)}")
+        )
+    if (extra := len(markers) - wanted) > MAX_EXTRA:
+        raise AlignmentError(
+            f"{facts.source}: {len(markers)} volume markers but only {facts.n_volumes} volumes ({extra} more), "
+            f"{np.median(np.diff(markers)):.4f} s apart at a TR of {facts.t_r:g} s; at most {MAX_EXTRA} extra markers "
+            "are repaired. Were dummy volumes removed from the image, or is volume_marker another event?"
         )
 
 
 def _listing(found: Mapping[str, int]) -> str:
     return ", ".join(f"{name!r} x{count}" for name, count in sorted(found.items())) or "none"
-
-
-def _fit_clock(markers: Float, t_r: float, source: str) -> _Clock:
-    """Fit ``first + spacing * tick`` robustly; one tick may lack its marker."""
-    steps = np.diff(markers)
-    median = float(np.median(steps))
-    # judged before ticks are counted; quantised markers at short TR need more room here than the fitted spacing below
-    if not 0.95 * t_r < median < 1.05 * t_r:
-        raise AlignmentError(_spacing_message(source, median, len(markers), t_r))
-    counts = np.rint(steps / median).astype(np.int64)
-    ticks = np.concatenate([[0], np.cumsum(counts)])
-    half = max(1, len(markers) // 2)
-    lags = np.maximum(ticks[half:] - ticks[:-half], 1)
-    spacing = float(np.median((markers[half:] - markers[:-half]) / lags))
-    if abs(spacing / t_r - 1) > T_R_TOLERANCE:
-        raise AlignmentError(_spacing_message(source, spacing, len(markers), t_r))
-    first = float(np.median(markers - spacing * ticks))
-    residual = markers - spacing * ticks - first
-    _check_train(markers, counts, residual, spacing, source)
-    return _Clock(ticks, first, spacing, residual)
-
-
-def _spacing_message(source: str, spacing: float, n_markers: int, t_r: float) -> str:
-    return (
-        f"{source}: the {n_markers} volume markers are {spacing:.4f} s apart (median) but the TR is {t_r:g} s; "
-        "they may be slice triggers or another event: check the site's volume_marker and t_r"
-    )
-
-
-def _check_train(markers: Float, counts: Float, residual: Float, spacing: float, source: str) -> None:
-    if (counts < 1).any():
-        at = int(np.argmax(counts < 1))
-        raise AlignmentError(
-            f"{source}: markers {at + 1} and {at + 2} are only {markers[at + 1] - markers[at]:.4f} s apart at a TR of "
-            f"{spacing:.4f} s: an extra marker inside the train cannot be told from the true one"
-        )
-    missing = int((counts - 1).sum())
-    if missing > 1:
-        at = int(np.argmax(counts))
-        raise AlignmentError(
-            f"{source}: {missing} markers are missing inside the train (longest gap "
-            f"{markers[at + 1] - markers[at]:.2f} s after marker {at + 1}, {markers[at]:.2f} s); only one "
-            "can be filled safely"
-        )
-    tolerance = max(0.02, 0.02 * spacing)
-    worst = int(np.argmax(np.abs(residual)))
-    if abs(residual[worst]) > tolerance:
-        raise AlignmentError(
-            f"{source}: marker {worst + 1} at {markers[worst]:.3f} s is {residual[worst] * 1e3:+.1f} ms off the fitted "
-            f"clock (TR {spacing:.4f} s, tolerance {tolerance * 1e3:.0f} ms): the train is irregular"
-        )
-
-
-def _end_shown(markers: Float, n_missing: int, t_r: float, eeg_duration: float, source: str) -> Side:
-    """Missing markers are the last ones only where the EEG ends as well: else a shift would go unnoticed."""
-    room_before, room_after = markers[0], eeg_duration - markers[-1]
-    if room_after > (n_missing + 0.5) * t_r:
-        raise AlignmentError(
-            f"{source}: {n_missing} marker(s) fewer than volumes; EEG starts {room_before:.3f} s before the first "
-            f"one and runs on for {room_after:.3f} s after the last, so that the first or the last volumes may be the "
-            "ones without marker. Write `missing_markers: start` or `missing_markers: end` into the site file"
-        )
-    return "end"
