@@ -1,4 +1,4 @@
-"""Run every benchmark of one process and print one table: ``make bench`` (about two minutes on two cores)."""
+"""Run every benchmark of one process and print one table: ``make bench`` (about five minutes on two cores)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 
 import torch
 
-from benchmarks import parcels, step
+from benchmarks import gradient, parcels, step
 
 
 def main() -> int:
@@ -16,7 +16,7 @@ def main() -> int:
         f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, ", end=""
     )
     print(f"Python {platform.python_version()}, torch {torch.__version__}\n")
-    for line in [*step.lines(), "", *parcels.lines()]:
+    for line in [*step.lines(), "", *parcels.lines(), "", *gradient.lines()]:
         print(line, flush=True)
     return 0
 

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from neurobolt import NeuroBOLT, NeuroBOLTConfig
-from xsite.errors import CheckpointError
+from xsite.data.montages import check_plan, spline_plan
+from xsite.errors import ChannelError, CheckpointError
 from xsite.learning.checkpoint import load_checkpoint
+from xsite.recording import Recording
 from xsite.tracking import download, resolve_tracking_uri, version_facts
 
 
@@ -85,3 +87,19 @@ def _find_checkpoint(folder: Path, name: str) -> Path:
     if len(found) != 1:
         raise CheckpointError(f"{name}: {len(found)} checkpoints (model.safetensors) behind this name, expected one")
     return found[0]
+
+
+def check_channels(recording: Recording, opened: Opened, path: str) -> None:
+    """Refuse a file that lacks channels which the model cannot do without; say which, and what the model wants."""
+    known = opened.ch_names
+    missing = [name for name in known if name not in recording.ch_names]
+    channels = opened.config["experiment"]["data"]["channels"]
+    if channels == "spline":
+        check_plan(spline_plan(recording.montage, known), recording.montage, path)
+        return
+    common = channels == "common"
+    if (common and missing) or len(missing) == len(known):
+        raise ChannelError(
+            f"{path}: lacks {len(missing)} of the model's {len(known)} channels: {', '.join(missing)}. The model wants"
+            f" {', '.join(known)}; the file has {', '.join(recording.ch_names)}"
+        )

@@ -23,9 +23,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from jobs.cli import run_job, write_output
-from jobs.opened import Opened, open_model
+from jobs.opened import Opened, check_channels, open_model
 from xsite.data.bids import marker_onsets, read_eeg
-from xsite.errors import AlignmentError, ChannelError, FormatError
+from xsite.errors import AlignmentError, FormatError
 from xsite.learning.predict import predict_recording
 from xsite.recording import Float, Parcellation, Recording, RecordingKey
 from xsite.signals.eeg import clean_eeg
@@ -92,7 +92,7 @@ def read_recording_for(path: Path, args: argparse.Namespace, opened: Opened) -> 
         raise AlignmentError(f"--start-time {args.start_time:g} is not inside one TR of {t_r:g} s")
     valid_T, steps = None, list[dict[str, Any]]()
     if args.gradient:
-        raw, valid_T, steps = remove_gradient(raw, onsets_V, t_r, source=str(path))
+        raw, valid_T, steps = remove_gradient(raw, onsets_V, t_r, trend="kept", source=str(path))
     onsets_V, sfreq = onsets_V + args.start_time, float(raw.info["sfreq"])
     site = replace(site, sfreq=sfreq, t_r=t_r, line_freq=args.line_freq or find_line_freq(raw))
     clean = clean_eeg(raw, site, sfreq=opened.model.sfreq, valid_T=valid_T, source=str(path))
@@ -143,18 +143,6 @@ def _onsets(raw: Any, args: argparse.Namespace, window_s: float, path: Path) -> 
         found = sorted({str(name) for name in raw.annotations.description})
         raise AlignmentError(f"{path}: no marker {args.marker!r}; markers in the file: {', '.join(found) or 'none'}")
     return np.asarray(onsets, dtype=np.float64)
-
-
-def check_channels(recording: Recording, opened: Opened, path: str) -> None:
-    """Refuse a file that lacks channels which the model cannot do without; say which, and what the model wants."""
-    known = opened.ch_names
-    missing = [name for name in known if name not in recording.ch_names]
-    common = opened.config["experiment"]["data"]["channels"] == "common"
-    if (common and missing) or len(missing) == len(known):
-        raise ChannelError(
-            f"{path}: lacks {len(missing)} of the model's {len(known)} channels: {', '.join(missing)}. The model wants"
-            f" {', '.join(known)}; the file has {', '.join(recording.ch_names)}"
-        )
 
 
 def write_series(

@@ -1,117 +1,262 @@
-"""Gradient artifact: average artifact subtraction by MNE, and an honest mark on what it leaves uncorrected.
+"""Gradient artifact: average artifact subtraction (Allen et al. 2000, NeuroImage 12:230), every volume included.
 
-``mne.preprocessing.remove_fmri_gradient_artifact`` (MNE 1.13.2) forms the template of a volume from four volumes
-before and four after it. The first and last four get no template and keep the whole artifact: they are marked unusable.
+The template of a volume is the mean of its neighbours; the first and last volumes take the nearest ones. On an even
+sample grid this is what ``mne.preprocessing.remove_fmri_gradient_artifact`` (1.13.2) computes, except that MNE leaves
+the first and last volumes as they are. Where volumes fall between samples, templates are formed and put back by
+linear-phase shifts; the EEG itself is never interpolated.
+
+Nothing is loaded as a whole: :class:`CorrectedRaw` corrects what is asked for, when it is asked for.
+
+Letters: ``C`` channels, ``T`` samples, ``V`` volumes, ``S`` samples of one volume, ``N`` the same with margins.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
-import mne
 import numpy as np
 
-from xsite.errors import AlignmentError
 from xsite.recording import Bool, Float
+from xsite.signals.artifact_figures import gradient_figures
 from xsite.signals.montage import type_from_name
+from xsite.signals.obs import residual_basis
+from xsite.signals.templates import ROWS, Trend, blocks, correct_block
+from xsite.signals.volume_train import PAD, VolumeTrain, volume_train
 
 WINDOW = (4, 4)
-_CHANNELS_AT_ONCE = 8  # MNE copies what it corrects twice in float64: 5 kHz x 20 min is 48 MB per channel and copy
+Residual = Literal["none", "obs"]
+_PIECE = 1 << 22  # values read at once (32 MB)
+_READ = 1 << 21  # values that MNE reads at once
+_FIGURES_CHANS = 8
 
 
 def remove_gradient(
-    raw: Any, triggers: Float, t_r: float, *, window: tuple[int, int] = WINDOW, tolerance_samples: int = 2, source: str
-) -> tuple[Any, Bool, list[dict[str, Any]]]:
+    raw: Any,
+    triggers: Float,
+    t_r: float,
+    *,
+    window: tuple[int, int] = WINDOW,
+    tolerance_samples: int = 2,
+    residual: Residual = "none",
+    trend: Trend = "removed",
+    also: Sequence[str] = (),
+    source: str,
+) -> tuple[CorrectedRaw, Bool, list[dict[str, Any]]]:
     """Subtract average artifact templates from the EEG and ECG channels.
 
     Parameters
     ----------
     raw : mne.io.BaseRaw
-        At its own rate. Loaded into memory if it is not, and corrected in place.
+        At its own rate, in memory or not; it is not changed.
     triggers : array
-        Volume triggers in seconds from the first sample, in order, of the volumes that were really acquired.
+        Triggers in seconds from the first sample of the volumes that were acquired. Slice triggers do as well, with
+        the time from slice to slice as ``t_r``, as long as slices are evenly spaced.
     t_r : float
         Repetition time in seconds.
     window : tuple of int
-        Volumes before and after that form a template.
+        Volumes before and after that form a template; fewer follow a moving head better and keep more EEG noise.
     tolerance_samples : int
         Largest deviation of a volume's length from the median, in samples of ``raw``.
+    residual : {"none", "obs"}
+        Whether to fit and subtract an optimal basis set of what templates leave (:mod:`xsite.signals.obs`).
+    trend : {"removed", "kept"}
+        "removed": each volume comes out without its straight line, as in MNE. "kept": slow EEG goes on through the
+        volumes, without steps from volume to volume and at the start of the scan.
+    also : sequence of str
+        Channels to correct besides EEG and ECG, such as carbon-wire loops.
     source : str
         File name for messages.
 
     Returns
     -------
-    raw : mne.io.BaseRaw
-        The same object.
+    corrected : CorrectedRaw
+        Reads like ``raw``.
     valid_T : bool array
-        At the rate of ``raw``; False in volumes without template and after the last volume.
+        At the rate of ``raw``; all True, because every volume is corrected.
     steps : list of dict
+        Parameters, and figures before and after.
 
     Raises
     ------
     AlignmentError
         Too few volumes for a template, or triggers that jitter by more than the tolerance.
     """
-    sfreq = float(raw.info["sfreq"])
-    events, spacing = _events(triggers, sfreq, raw.n_times, sum(window) + 1, tolerance_samples, t_r, source)
-    if not raw.preload:
-        raw.load_data(verbose="error")
-    picks = _artifact_channels(raw)
-    inside = slice(int(events[window[0]]), int(events[-1 - window[1]]) + spacing)
-    before_C = _rms(raw, picks, inside)
-    for start in range(0, len(picks), _CHANNELS_AT_ONCE):
-        mne.preprocessing.remove_fmri_gradient_artifact(
-            raw,
-            events,
-            window=window,
-            tr_tol=tolerance_samples,
-            picks=picks[start : start + _CHANNELS_AT_ONCE],
-            copy=False,
-            verbose="error",
-        )
-    after_C = _rms(raw, picks, inside)
-    valid_T = np.ones(raw.n_times, dtype=bool)
-    valid_T[events[0] : inside.start] = False
-    valid_T[inside.stop :] = False
-    step = {
+    picks = _artifact_channels(raw, also)
+    train = volume_train(
+        raw,
+        triggers,
+        picks=picks,
+        t_r=t_r,
+        n_least=sum(window) + 1,
+        tolerance=tolerance_samples,
+        source=source,
+    )
+    corrected = CorrectedRaw(raw, train, picks, window, trend)
+    if residual == "obs":
+        corrected.basis = residual_basis(corrected, picks, train)
+    return corrected, np.ones(raw.n_times, dtype=bool), [_step(corrected, raw, residual)]
+
+
+def _step(corrected: CorrectedRaw, raw: Any, residual: Residual) -> dict[str, Any]:
+    train, picks = corrected.train, corrected.artifact_picks
+    some = picks[:: max(1, len(picks) // _FIGURES_CHANS)]
+    rows = train.sources
+    return {
         "step": "gradient removal",
-        "method": f"AAS, mne {mne.__version__}",
-        "window": list(window),
-        "n_volumes": len(events),
-        "samples_per_volume": spacing,
+        "method": "average artifact subtraction",
+        "window": list(corrected.window),
+        "trend": corrected.trend,
+        "residual": residual,
+        "n_volumes": len(rows),
+        "n_beyond_triggers": len(train) - len(rows),
+        "samples_per_volume": train.spacing,
+        "phase_shift": not train.even,
         "n_channels": len(picks),
-        "rms_before_uv": float(np.median(before_C) * 1e6),
-        "rms_after_uv": float(np.median(after_C) * 1e6),
-        "uncorrected_s": float((~valid_T).sum() / sfreq),
+        "uncorrected_s": 0.0,
+        **gradient_figures(raw, corrected, some, train),
     }
-    return raw, valid_T, [step]
 
 
-def _events(
-    triggers: Float, sfreq: float, n_times: int, n_least: int, tolerance: int, t_r: float, source: str
-) -> tuple[Any, int]:
-    """Sample numbers of the volumes that lie wholly inside the EEG, and their common length in samples."""
-    onsets = np.rint(np.asarray(triggers, dtype=np.float64) * sfreq).astype(np.int64)
-    spacing = int(np.rint(np.median(np.diff(onsets)))) if len(onsets) > 1 else int(np.rint(t_r * sfreq))
-    events = onsets[(onsets >= 0) & (onsets + spacing <= n_times)]
-    if len(events) < n_least:
-        raise AlignmentError(
-            f"{source}: gradient removal needs at least {n_least} whole volumes, the EEG holds {len(events)}"
-        )
-    worst = int(np.abs(np.diff(events) - np.median(np.diff(events))).max())
-    if worst > tolerance:
-        raise AlignmentError(
-            f"{source}: volume triggers deviate by up to {worst} samples at {sfreq:g} Hz; gradient removal "
-            f"takes {tolerance}. The EEG clock was not synchronised with the scanner, or markers were set by software"
-        )
-    return events, spacing
+@dataclass
+class _Held:
+    """Uncorrected samples of the last call, in a buffer that is used again: fresh pages cost more than copies."""
+
+    chosen: tuple[int, ...] = ()
+    start: int = 0
+    stop: int = 0
+    origin: int = 0  # sample that stands in the first column
+    data_CT: Float = field(default_factory=lambda: np.empty((0, 0)))
 
 
-def _artifact_channels(raw: Any) -> Any:
-    kinds = [type_from_name(name) or kind for name, kind in zip(raw.ch_names, raw.get_channel_types(), strict=True)]
-    return np.flatnonzero(np.isin(kinds, ("eeg", "ecg")))
+class CorrectedRaw:
+    """A recording without its gradient artifact, corrected block by block as it is read.
+
+    Parameters
+    ----------
+    raw : mne.io.BaseRaw
+    train : VolumeTrain
+    picks : sequence of int
+        Channels to correct; the others are passed on.
+    window, trend
+        As in :func:`remove_gradient`.
+    """
+
+    def __init__(
+        self, raw: Any, train: VolumeTrain, picks: Sequence[int], window: tuple[int, int], trend: Trend
+    ) -> None:
+        self.raw = raw
+        self.train = train
+        self.artifact_picks = [int(pick) for pick in picks]
+        self.window = window
+        self.trend = trend
+        self.basis: dict[int, Float] = {}
+        self._held = _Held()
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "raw":  # not yet there while unpickling
+            raise AttributeError(name)
+        return getattr(self.raw, name)
+
+    def get_data(self, picks: Any = None, start: int = 0, stop: int | None = None) -> Float:
+        """Volt, shape (C, T): like ``mne.io.BaseRaw.get_data`` for these arguments, corrected."""
+        chosen = self._indices(picks)
+        stop = int(self.raw.n_times) if stop is None else min(int(stop), int(self.raw.n_times))
+        out_CT = np.empty((len(chosen), max(0, stop - start)))
+        # a file holds all channels of a moment together, memory all moments of a channel: small pieces stay in cache
+        at_once = 1 if self.raw.preload else max(1, len(chosen))
+        step = max(self.train.spacing * 4 * ROWS, _PIECE // at_once)
+        for lo in range(start, stop, step):
+            hi = min(stop, lo + step)
+            for at in range(0, len(chosen), at_once):
+                self._correct(chosen[at : at + at_once], lo, hi, out_CT[at : at + at_once, lo - start : hi - start])
+        return out_CT
+
+    def apply(self) -> Any:
+        """Write the correction into the recording, which has to be in memory, channel by channel, and return it."""
+        train, held_T = self.train, np.empty(int(self.raw.n_times))
+        groups = blocks(train, np.arange(len(train)), self.window, self.trend)
+
+        def correct(data_T: Float, pick: int) -> Float:
+            held_T[:] = data_T
+            for group in groups:
+                for first, left_T in correct_block(held_T, 0, train, group, self.trend, self.basis.get(pick)):
+                    data_T[first : first + len(left_T)] = left_T
+            return data_T
+
+        for pick in self.artifact_picks:
+            self.raw.apply_function(correct, [pick], pick=pick, verbose="error")
+        return self.raw
+
+    def _indices(self, picks: Any) -> tuple[int, ...]:
+        names = self.raw.ch_names
+        if picks is None:
+            return tuple(range(len(names)))
+        return tuple(names.index(pick) if isinstance(pick, str) else int(pick) for pick in np.atleast_1d(picks))
+
+    def _read(self, chosen: tuple[int, ...], start: int, stop: int) -> Float:
+        """Uncorrected samples. Blocks need their neighbours: what the last call read is moved, not read again."""
+        if self.raw.preload:
+            return np.asarray(self.raw.get_data(picks=list(chosen), start=start, stop=stop))
+        held = self._held
+        if held.chosen != chosen or not held.start <= start <= held.stop:
+            held.chosen, held.start, held.stop, held.origin = chosen, start, start, start
+        if stop - held.origin > held.data_CT.shape[1] or len(held.data_CT) != len(chosen):
+            self._make_room(start, stop)
+        step = max(1, _READ // len(chosen))
+        for lo in range(held.stop, stop, step):
+            hi = min(stop, lo + step)
+            fresh_CT = self.raw.get_data(picks=list(chosen), start=lo, stop=hi)
+            held.data_CT[:, lo - held.origin : hi - held.origin] = fresh_CT
+        held.stop = max(held.stop, stop)
+        return held.data_CT[:, start - held.origin : stop - held.origin]
+
+    def _make_room(self, start: int, stop: int) -> None:
+        """Move what is still needed to the front; the buffer holds three calls, so that most calls move nothing."""
+        held = self._held
+        kept_CT: Float = np.empty((len(held.chosen), 0))
+        if len(held.data_CT) == len(held.chosen):
+            kept_CT = held.data_CT[:, start - held.origin : held.stop - held.origin].copy()
+        if len(held.data_CT) != len(held.chosen) or held.data_CT.shape[1] < 2 * (stop - start):
+            held.data_CT = np.empty((len(held.chosen), 3 * (stop - start)))
+        held.data_CT[:, : kept_CT.shape[1]] = kept_CT
+        held.start, held.origin, held.stop = start, start, start + kept_CT.shape[1]
+
+    def _correct(self, chosen: tuple[int, ...], start: int, stop: int, out_CT: Float) -> None:
+        train = self.train
+        rows_V = np.flatnonzero((train.stops_V > start) & (train.firsts_V < stop))
+        groups = blocks(train, rows_V, self.window, self.trend)
+        used_V = np.unique([row for group in groups for row in (*group.rows_V, *group.sources_W)]).astype(int)
+        lo = min([start, *(train.starts_V[used_V] - PAD).tolist()])
+        hi = max([stop, *(train.starts_V[used_V] + train.spacing + PAD).tolist()])
+        lo, hi = max(0, lo), min(int(self.raw.n_times), hi)
+        data_CT = self._read(chosen, lo, hi)
+        uncovered = _uncovered(train, start, stop)
+        for index, pick in enumerate(chosen):
+            if pick not in self.artifact_picks:
+                out_CT[index] = data_CT[index, start - lo : stop - lo]
+                continue
+            for first, end in uncovered:
+                out_CT[index, first - start : end - start] = data_CT[index, first - lo : end - lo]
+            for group in groups:
+                parts = correct_block(data_CT[index], lo, train, group, self.trend, self.basis.get(pick))
+                for first, left_T in parts:
+                    begin, end = max(first, start), min(first + len(left_T), stop)
+                    if begin < end:
+                        out_CT[index, begin - start : end - start] = left_T[begin - first : end - first]
 
 
-def _rms(raw: Any, picks: Any, inside: slice) -> Float:
-    """Root mean square of each channel around its mean, in volt, channel by channel to save memory."""
-    return np.array([float(np.std(raw.get_data(picks=[pick], start=inside.start, stop=inside.stop))) for pick in picks])
+def _uncovered(train: VolumeTrain, start: int, stop: int) -> list[tuple[int, int]]:
+    """Stretches of ``start`` to ``stop`` that hold no volume."""
+    begins = np.clip(np.concatenate([[start], train.stops_V]), start, stop)
+    ends = np.clip(np.concatenate([train.firsts_V, [stop]]), start, stop)
+    return [(int(begin), int(end)) for begin, end in zip(begins, ends, strict=True) if begin < end]
+
+
+def _artifact_channels(raw: Any, also: Sequence[str]) -> list[int]:
+    picks = []
+    for index, (name, kind) in enumerate(zip(raw.ch_names, raw.get_channel_types(), strict=True)):
+        if name in also or (type_from_name(name) or kind) in ("eeg", "ecg"):
+            picks.append(index)
+    return picks

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 from scipy.signal import welch
 
@@ -9,7 +11,7 @@ from xsite.recording import Bool, Float
 from xsite.signals.align import Alignment
 from xsite.signals.bold import RawParcels
 
-MIN_COVERAGE = 0.5
+MAX_CHANS, MAX_SAMPLES = 16, 60_000  # spread evenly: medians of more channels and samples cost seconds and say the same
 
 
 def line_noise_ratio(eeg_CT: Float, sfreq: float, line_freq: float) -> float:
@@ -19,7 +21,8 @@ def line_noise_ratio(eeg_CT: Float, sfreq: float, line_freq: float) -> float:
     """
     if line_freq + 6 > sfreq / 2 or eeg_CT.shape[1] < 2 * sfreq:
         return float("nan")
-    freqs, density_CF = welch(eeg_CT, fs=sfreq, nperseg=int(2 * sfreq), axis=1)
+    some_CT = eeg_CT[:: max(1, len(eeg_CT) // MAX_CHANS)]
+    freqs, density_CF = welch(some_CT, fs=sfreq, nperseg=int(2 * sfreq), axis=1)
     away = np.abs(freqs - line_freq)
     peak_C = density_CF[:, away <= 1].mean(1)
     floor_C = density_CF[:, (away >= 3) & (away <= 6)].mean(1)
@@ -28,8 +31,9 @@ def line_noise_ratio(eeg_CT: Float, sfreq: float, line_freq: float) -> float:
 
 def robust_sd(eeg_CT: Float) -> Float:
     """Standard deviation of each channel from its median absolute deviation, shape (C,)."""
-    centre_C1 = np.median(eeg_CT, axis=1, keepdims=True)
-    return np.asarray(1.4826 * np.median(np.abs(eeg_CT - centre_C1), axis=1))
+    some_CT = eeg_CT[:, :: max(1, eeg_CT.shape[1] // MAX_SAMPLES)]
+    centre_C1 = np.median(some_CT, axis=1, keepdims=True)
+    return np.asarray(1.4826 * np.median(np.abs(some_CT - centre_C1), axis=1))
 
 
 def quality_figures(
@@ -44,6 +48,7 @@ def quality_figures(
     alignment: Alignment | None = None,
     parcels: RawParcels | None = None,
     n_flat: int = 0,
+    artifacts: Mapping[str, float] | None = None,
 ) -> dict[str, float]:
     """Figures of one recording; a figure that is not known is left out, so that all values are finite.
 
@@ -59,6 +64,8 @@ def quality_figures(
         From :func:`xsite.signals.align.align` and :func:`xsite.signals.bold.image_to_parcels`.
     n_flat : int
         Channels dropped because they were flat.
+    artifacts : mapping of str to float, optional
+        Figures of artifact removal (:func:`xsite.signals.artifact_figures.step_figures`).
     """
     usable_CT = eeg_CT[:, eeg_valid_T] if eeg_valid_T.any() else eeg_CT
     sd_C = robust_sd(usable_CT)
@@ -82,6 +89,7 @@ def quality_figures(
     if alignment is not None:
         figures["alignment_jitter_ms"] = alignment.jitter_ms
         figures["t_r_found_s"] = alignment.t_r_found
+    figures.update(artifacts or {})
     return {name: float(value) for name, value in figures.items() if np.isfinite(value)}
 
 
