@@ -8,10 +8,22 @@ import nibabel as nib
 import numpy as np
 import pytest
 from nibabel.affines import apply_affine
-from nilearn.maskers import NiftiLabelsMasker, NiftiMapsMasker
+from nilearn.maskers import NiftiLabelsMasker, NiftiMapsMasker, NiftiSpheresMasker
 
+from xsite.data.atlases import get_atlas
 from xsite.errors import FormatError, ParcellationError
-from xsite.signals.parcels import Atlas, Projector, load_atlas, maps_on_grid, parcel_coordinates, save_atlas
+from xsite.signals import parcels
+from xsite.signals.atlas import sphere_atlas
+from xsite.signals.bold import image_to_parcels
+from xsite.signals.parcels import (
+    MIN_COVERAGE,
+    Atlas,
+    Projector,
+    load_atlas,
+    maps_on_grid,
+    parcel_coordinates,
+    save_atlas,
+)
 
 CENTRES = np.array([[-30, -40, 0], [30, -40, 0], [-20, 20, 20], [20, 20, 20], [0, -10, 40.0]])
 LABELS = ("left", "right", "front left", "front right", "top")
@@ -165,3 +177,95 @@ def test_labels_without_voxels_are_named(tmp_path: Path):
     (tmp_path / "labels.tsv").write_text("index\tname\n0\tbackground\n10\ta\n20\tb\n30\tc\n40\td\n60\te\n")
     with pytest.raises(ParcellationError, match=r"without voxels \[60\], without name \[50\]"):
         load_atlas(tmp_path / "labels.nii.gz")
+
+
+def test_labels_equal_nilearn_inside_a_brain_mask(tmp_path: Path, rng: np.random.Generator):
+    atlas = save_atlas(tmp_path / "labels.nii.gz", label_map(), LABELS, "labels", SPACE)
+    image, brain = real_like(rng)
+    bold_VR, _ = Projector(atlas, image.affine, IMAGE_SHAPE, mask=brain).project(np.asarray(image.dataobj))
+    mask = nib.Nifti1Image(brain.astype(np.uint8), image.affine)
+    masker = NiftiLabelsMasker(atlas.maps, mask_img=mask, resampling_target="data", standardize=None)
+    np.testing.assert_allclose(bold_VR, masker.fit_transform(image), rtol=1e-4)
+
+
+@pytest.mark.parametrize("masked", [True, False])
+def test_power_spheres_equal_nilearn(rng: np.random.Generator, masked: bool):
+    atlas = get_atlas("power264")
+    affine, points = grid((3.5, 3.5, 3.5), (46, 56, 48))
+    affine[:3, 3] += [0, -15, 15]
+    brain = ((points / [80, 97, 83]) ** 2).sum(-1) < 1
+    data = (1000 + 10 * rng.normal(size=(46, 56, 48, 12))).astype(np.float32)
+    image, mask = nib.Nifti1Image(data, affine), nib.Nifti1Image(brain.astype(np.uint8), affine)
+    projector = Projector(atlas, affine, (46, 56, 48), mask=brain if masked else None)
+    bold_VR, coverage_R = projector.project(data)
+    covered = coverage_R >= MIN_COVERAGE
+    assert covered.sum() > 200
+    seeds = [tuple(centre) for centre in atlas.centres_R3[covered]]
+    masker = NiftiSpheresMasker(
+        seeds, radius=atlas.radius, mask_img=mask if masked else None, allow_overlap=True, standardize=None
+    )
+    expected_VR = masker.fit_transform(image)
+    np.testing.assert_allclose(bold_VR[:, covered], expected_VR, rtol=1e-4)
+    assert np.isnan(bold_VR[:, ~covered]).all()
+    sizes = np.asarray(projector.matrix_RN.astype(bool).sum(1)).ravel()[covered]
+    assert 4 <= sizes.min() <= sizes.max() < 20  # 524 mm3 in voxels of 43 mm3
+
+
+def test_spheres_at_the_edge_of_the_field_of_view_and_in_coarse_voxels(rng: np.random.Generator):
+    affine, _ = grid((4.0,) * 3, (20, 20, 20))  # from -40 to 36 mm
+    centres = np.array([[0.0, 0, 0], [0, 0, -42], [0, 0, -47.5], [0, 0, 90]])
+    atlas = sphere_atlas("four", ("in", "half", "out", "far"), centres, 5.0, space=SPACE, sha256="s" * 64)
+    bold_VR, coverage_R = Projector(atlas, affine, (20, 20, 20)).project(rng.normal(size=(20, 20, 20, 5)))
+    np.testing.assert_allclose(coverage_R, [1, 0.5, 0, 0], atol=0.06)
+    assert np.isfinite(bold_VR[:, 0]).all()
+    assert np.isnan(bold_VR[:, 2:]).all()
+    coarse = grid((12.0,) * 3, (10, 10, 10))[0]
+    bold_VR, coverage_R = Projector(atlas, coarse, (10, 10, 10)).project(rng.normal(size=(10, 10, 10, 5)))
+    assert coverage_R[0] == 1
+    assert np.isfinite(bold_VR[:, 0]).all()  # the voxel that holds the seed, though no centre is within the radius
+
+
+def test_many_soft_maps_are_handled_in_blocks_and_kept_sparse(
+    atlas: Atlas, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+):
+    image, brain = real_like(rng)
+    data = np.asarray(image.dataobj)
+    plain_VR, plain_R = Projector(atlas, image.affine, IMAGE_SHAPE, mask=brain).project(data)
+    parcels._grids.clear()
+    monkeypatch.setattr("xsite.signals.atlas.BLOCK", 2)
+    blocks_VR, blocks_R = Projector(atlas, image.affine, IMAGE_SHAPE, mask=brain).project(data)
+    np.testing.assert_array_equal(blocks_VR, plain_VR)
+    np.testing.assert_allclose(blocks_R, plain_R, rtol=1e-12)
+    np.testing.assert_allclose(parcel_coordinates(atlas), CENTRES, atol=0.5)
+    parcels._grids.clear()
+    monkeypatch.setattr(parcels, "DENSE_PARCELS", 3)
+    sparse_VR, sparse_R = Projector(atlas, image.affine, IMAGE_SHAPE, mask=brain).project(data)
+    np.testing.assert_allclose(sparse_VR, plain_VR, rtol=2e-5)
+    np.testing.assert_allclose(sparse_R, plain_R, rtol=1e-6)
+    parcels._grids.clear()
+
+
+@pytest.mark.parametrize("kind", ["soft", "labels", "spheres"])
+def test_item_25_half_a_brain_loses_the_parcels_of_the_other_half(tmp_path: Path, rng: np.random.Generator, kind: str):
+    if kind == "spheres":
+        atlas = sphere_atlas("five", LABELS, CENTRES, 12.0, space=SPACE, sha256="h" * 64)
+    else:
+        maps = soft_maps() if kind == "soft" else label_map()
+        atlas = save_atlas(tmp_path / "atlas.nii.gz", maps, LABELS, kind, SPACE)
+    shape = (38, 46, 17)
+    affine, points = grid((3.6, 3.6, 4.0), (38, 46, 34))
+    brain = ((points / [62, 76, 58]) ** 2).sum(-1) < 1
+    slab = slice(17, 34)  # the upper half: CENTRES at z = 20 and 40 are in, those at z = 0 lie half out
+    affine[:3, 3] = apply_affine(affine, [0, 0, 17])
+    data = 1000 * brain[:, :, slab, None] * (1 + 0.01 * rng.normal(size=(*shape, 15)))
+    raw = image_to_parcels(nib.Nifti1Image(data.astype(np.float32), affine), atlas, source="half.nii")
+    covered = raw.coverage_R >= MIN_COVERAGE
+    assert covered[2:].all()
+    assert ((raw.coverage_R[:2] > 0.25) & (raw.coverage_R[:2] < 0.6)).all()
+    assert np.isfinite(raw.series_VR[:, covered]).all()
+    assert np.isnan(raw.series_VR[:, ~covered]).all()
+    higher = affine.copy()
+    higher[2, 3] += 12  # the slab starts at 12 mm
+    raw = image_to_parcels(nib.Nifti1Image(data.astype(np.float32), higher), atlas, source="half.nii")
+    assert np.isnan(raw.series_VR[:, :2]).all()
+    assert np.isfinite(raw.series_VR[:, 4]).all()

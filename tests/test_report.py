@@ -12,7 +12,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 
+from xsite.data.spline_plan import CANONICAL
 from xsite.errors import FormatError
 from xsite.evaluation.folds import leave_one_site_out
 from xsite.evaluation.scoring import ORACLE, Prediction, save_predictions, score_predictions
@@ -21,6 +23,7 @@ from xsite.experiment import parse_experiment
 from xsite.reports import anatomy, markup, verdict
 from xsite.reports.folder import load_study
 from xsite.reports.study import SECTIONS, write_report
+from xsite.signals.positions import template_positions
 
 HABITS = {  # site: channels dropped, repetition time, share of the truth that each model knows
     "north": (0, 2.1, {"neurobolt": 0.9, "ridge": 1.6}),
@@ -274,3 +277,21 @@ def test_numbers_are_written_as_readers_expect():
     assert markup.interval(-0.1, 0.2, sign=True) == "[−0.10, +0.20]"
     assert verdict.p_value(1 / 1001, 1000) == "0.001"
     assert markup.tag("td", "<b>", title='"') == '<td title="&quot;">&lt;b&gt;</td>'
+
+
+def test_canonical_montage_is_drawn_with_what_is_recorded_filled_in_and_masked(study_dir):
+    recipe = yaml.safe_load((study_dir / "experiment.yaml").read_text())
+    recipe["data"] |= {"channels": "spline", "montage": []}
+    (study_dir / "experiment.yaml").write_text(yaml.safe_dump(recipe))
+    names = ["Fp1", "Fp2", "F3", "F4", "F7", "F8", "Fz", "C3", "C4", "Cz", "X9"]
+    montages = json.loads((study_dir / "montages.json").read_text())
+    places = [*template_positions(names[:-1]).tolist(), [None] * 3]
+    montages["west"] = {"ch_names": names, "positions": places}
+    (study_dir / "montages.json").write_text(json.dumps(montages))
+    text = Reader(write_report(study_dir).read_text(encoding="utf-8")).text
+    assert "ring: filled in by spherical splines" in text
+    assert "west does not help with X9 (no position)" in text
+    chart, plans = anatomy.canonical_layouts(montages)
+    titles = {ax.get_title() for ax in chart.axes}
+    assert any(title.startswith("west  10 recorded, ") and title.endswith(" masked") for title in titles)
+    assert not plans["west"].usable_D[CANONICAL.index("Oz")]

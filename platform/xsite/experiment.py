@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from xsite.errors import RecipeError
 
 Target = Literal["paper", "strict"]
-Channels = Literal["common", "native"]
+Channels = Literal["common", "native", "spline"]
+Reference = Literal["average", "native"] | tuple[str, ...]
 Selection = Literal["train-site-val"]
 Precision = Literal["float32", "bfloat16"]
 
@@ -37,11 +38,25 @@ class Data(_Part):
     low_pass: float = Field(0.15, gt=0)
     """Hz; zero-phase Butterworth of order 5."""
     channels: Channels = "common"
-    """``common``: channels that all sites of the study share. ``native``: each recording's own, padded and masked."""
-    reference: Literal["average", "native"] = "average"
-    """EEG reference applied at load time, after the channels are chosen."""
+    """``common``: channels that all sites of the study share. ``native``: each recording's own, padded and masked.
+    ``spline``: those of ``montage``, recorded ones as they are, absent ones as spherical splines of the others; what
+    lies too far from every recorded electrode is masked."""
+    montage: tuple[str, ...] = ()
+    """Electrodes of ``channels: spline``; empty means 32 of the 10-20 system (``xsite.data.spline_plan.CANONICAL``)."""
+    reference: Reference = "average"
+    """EEG reference applied at load time, after the channels are chosen: ``average`` (of the chosen channels),
+    ``native`` (as recorded), or electrodes whose mean is subtracted, such as ``[TP9, TP10]``."""
     parcels: tuple[str, ...] = ()
     """Parcels to predict; empty means all."""
+
+    @field_validator("reference", mode="before")
+    @classmethod
+    def _known_reference(cls, value: Any) -> Any:
+        if isinstance(value, str) and value not in ("average", "native"):  # one line instead of one per alternative
+            raise ValueError("write average, native, or a list of electrodes such as [TP9, TP10]")
+        if not isinstance(value, str) and not value:
+            raise ValueError("an empty list is no reference; write native to leave the EEG as it was recorded")
+        return value
 
 
 class Model(_Part):

@@ -1,21 +1,29 @@
-"""Choices of the experiment, made at load time: how targets are filtered and scaled, which channels are shared.
+"""Choices of the experiment, made at load time: how targets are filtered and scaled; channels are in ``montages``.
 
-Shapes: ``V`` volumes, ``R`` parcels, ``C`` channels, ``T`` samples. NaN parcels stay NaN; NaN or invalid volumes inside
-a scan are bridged by straight lines before the filter sees them, and are NaN again in the result.
+Shapes: ``V`` volumes, ``R`` parcels. NaN parcels stay NaN; NaN or invalid volumes inside a scan are bridged by straight
+lines before the filter sees them, and are NaN again in the result.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import cache
-from typing import Any, Literal, cast
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.signal import butter, sosfiltfilt
 
-from xsite.errors import ChannelError
-from xsite.recording import Bool, Float, Recording
+from xsite.data.montages import HarmonizedEeg, common_channels, harmonize, harmonize_eeg
+from xsite.recording import Bool, Float
+
+__all__ = [
+    "HarmonizedEeg",
+    "common_channels",
+    "harmonize",
+    "harmonize_eeg",
+    "paper_target",
+    "strict_target",
+    "target_scale",
+]
 
 ORDER = 5
 PERCENTILE = 95
@@ -154,71 +162,3 @@ def _percentile(series_VR: NDArray[np.float64]) -> NDArray[np.float64]:
     if covered_R.any():
         scale_R[covered_R] = np.nanpercentile(np.abs(series_VR[:, covered_R]), PERCENTILE, axis=0)
     return scale_R
-
-
-@cache
-def _head_order() -> dict[str, int]:
-    """Front to back, left to right: the order of the 10-05 system (cached, MNE takes a moment to build it)."""
-    from mne.channels import make_standard_montage
-
-    return {name.lower(): place for place, name in enumerate(make_standard_montage("colin27_1005").ch_names)}
-
-
-def common_channels(montages: Sequence[Sequence[str]]) -> tuple[str, ...]:
-    """Channels that every recording has, from front to back of the head.
-
-    Parameters
-    ----------
-    montages : sequence of sequences of str
-        Canonical channel names of each recording.
-
-    Raises
-    ------
-    ChannelError
-        No recording is given, or they share no channel.
-    """
-    if not montages:
-        raise ChannelError("no recording given: there are no channels to compare")
-    shared = set(montages[0]).intersection(*montages[1:])
-    if not shared:
-        kinds = sorted({", ".join(names) for names in montages})
-        raise ChannelError(
-            f"the recordings share no channel; {len(kinds)} montages: " + " | ".join(kinds) + ". Use channels: native"
-        )
-    order = _head_order()
-    return tuple(sorted(shared, key=lambda name: (order.get(name.lower(), len(order)), name)))
-
-
-def harmonize_eeg(
-    recording: Recording, ch_names: Sequence[str], reference: Literal["average", "native"] = "average"
-) -> NDArray[np.float32]:
-    """EEG of the asked channels, in their order, re-referenced after the choice.
-
-    Parameters
-    ----------
-    recording : Recording
-    ch_names : sequence of str, length C
-    reference : {"average", "native"}
-        ``average`` subtracts the mean over ``ch_names`` at every sample.
-
-    Returns
-    -------
-    float32 array, shape (C, T)
-        Microvolt.
-
-    Raises
-    ------
-    ChannelError
-        The recording lacks some of the channels.
-    """
-    place = {name: index for index, name in enumerate(recording.ch_names)}
-    missing = [name for name in ch_names if name not in place]
-    if missing:
-        raise ChannelError(
-            f"{recording.key}: lacks channels {missing}; it has {', '.join(recording.ch_names)}. Use channels that all "
-            "recordings share (data.channels: common), or data.channels: native"
-        )
-    eeg_CT: NDArray[Any] = recording.eeg[[place[name] for name in ch_names]].astype(np.float32)
-    if reference == "average":
-        eeg_CT -= eeg_CT.mean(axis=0, keepdims=True)
-    return eeg_CT

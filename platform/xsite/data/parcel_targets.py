@@ -30,11 +30,8 @@ def parcel_targets(
         return _published(bold, bold.series_VR, atlas, files)
     if atlas is None:
         raise FormatError(f"{files.bold}: an image needs an atlas; pass one (--atlas FILE.nii.gz with its .tsv)")
-    parcels = image_to_parcels(bold.image, atlas, source=str(files.bold))
-    clean = clean_parcels(
-        parcels.series_VR, bold.confounds_VK, bold.confound_names, bold.t_r, global_signal_V=parcels.global_signal_V
-    )
-    return atlas.parcellation, clean, parcels
+    parcels = image_to_parcels(bold.image, atlas, source=str(files.bold), valid_V=bold.volume_valid_V)
+    return atlas.parcellation, _cleaned(bold, parcels.series_VR, parcels.global_signal_V, files), parcels
 
 
 def _published(
@@ -57,7 +54,7 @@ def _published(
         )
     n_volumes = len(series_VR)
     if bold.confounds_VK is not None:
-        return parcellation, _regressed(bold, series_VR), None
+        return parcellation, _cleaned(bold, series_VR, bold.global_signal_V, files), None
     unknown_V = np.full(n_volumes, np.nan, np.float32)
     global_V = unknown_V if bold.global_signal_V is None else np.asarray(bold.global_signal_V, np.float32)
     clean = CleanBold(
@@ -72,10 +69,19 @@ def _published(
     return parcellation, clean, None
 
 
-def _regressed(bold: BoldRun, series_VR: Float) -> CleanBold:
-    return clean_parcels(
-        series_VR, bold.confounds_VK, bold.confound_names, bold.t_r, global_signal_V=bold.global_signal_V
-    )
+def _cleaned(bold: BoldRun, series_VR: Float, global_signal_V: Float | None, files: RecordingFiles) -> CleanBold:
+    try:
+        return clean_parcels(
+            series_VR,
+            bold.confounds_VK,
+            bold.confound_names,
+            bold.t_r,
+            global_signal_V=global_signal_V,
+            regressors=bold.regressors,
+            valid_V=bold.volume_valid_V,
+        )
+    except FormatError as error:  # it knows no file
+        raise FormatError(f"{files.confounds or files.bold}: {error}; choose other confounds for this site") from error
 
 
 def truth_series(files: RecordingFiles, parcellation: Parcellation, clean: CleanBold, n_volumes: int) -> Float | None:
@@ -88,4 +94,4 @@ def truth_series(files: RecordingFiles, parcellation: Parcellation, clean: Clean
         raise FormatError(
             f"{files.truth}: {len(table)} rows for {n_volumes} volumes; parcels without a column: {missing or 'none'}"
         )
-    return clean_like(numbers(table, parcellation.labels, files.truth).to_numpy(), clean.design_VP)
+    return clean_like(numbers(table, parcellation.labels, files.truth).to_numpy(), clean.design_VP, clean.fit_V)

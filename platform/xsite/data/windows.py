@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -16,8 +16,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from xsite.data.harmonize import harmonize_eeg
+from xsite.data.montages import harmonize
 from xsite.errors import RecordingError
+from xsite.experiment import Channels, Reference
 from xsite.recording import Float, Recording
 
 ChannelIndex = Callable[[Sequence[str]], Tensor] | Sequence[int] | Tensor
@@ -146,7 +147,8 @@ def build_source(
     targets: Sequence[Float] | None,
     window_s: float = 16.0,
     sfreq: float = 200.0,
-    reference: Literal["average", "native"] = "average",
+    channels: Channels = "common",
+    reference: Reference = "average",
     sites: Sequence[str] | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> WindowSource:
@@ -164,7 +166,9 @@ def build_source(
         target is left out.
     window_s, sfreq : float
         Length of a window in seconds; sampling frequency that the model expects.
-    reference : {"average", "native"}
+    channels : {"common", "native", "spline"}
+        ``spline`` fills absent ones of ``ch_names`` from their neighbours, and masks those that are too far away.
+    reference : {"average", "native"} or sequence of str
     sites : sequence of str, optional
         Order behind ``site_B``; the sorted sites of the recordings by default.
     dtype : torch.dtype
@@ -192,7 +196,7 @@ def build_source(
     first_V = np.cumsum([0, *(r.n_volumes for r in recordings)])
     target_VR = torch.from_numpy(np.concatenate([np.asarray(target, np.float32) for target in targets]))
     sites = tuple(sites or sorted({r.key.site for r in recordings}))
-    eeg_CT, ch_index_NC = _lay_out(recordings, ch_names, ch_index, reference, dtype)
+    eeg_CT, ch_index_NC = _lay_out(recordings, ch_names, ch_index, channels, reference, dtype)
     return WindowSource(
         eeg_CT=eeg_CT,
         ch_index_NC=ch_index_NC,
@@ -233,7 +237,8 @@ def _lay_out(
     recordings: Sequence[Recording],
     ch_names: Sequence[str] | None,
     ch_index: ChannelIndex,
-    reference: Literal["average", "native"],
+    channels: Channels,
+    reference: Reference,
     dtype: torch.dtype,
 ) -> tuple[Tensor, Tensor]:
     names = [tuple(r.ch_names if ch_names is None else ch_names) for r in recordings]
@@ -243,8 +248,9 @@ def _lay_out(
     first = 0
     for number, (recording, own) in enumerate(zip(recordings, names, strict=True)):
         stop = first + recording.eeg.shape[1]
-        eeg_CT[: len(own), first:stop] = torch.from_numpy(harmonize_eeg(recording, own, reference))
-        index_C = ch_index(own) if callable(ch_index) else ch_index
-        ch_index_NC[number, : len(own)] = torch.as_tensor(index_C, dtype=torch.int64)
+        chosen = harmonize(recording, own, channels=channels, reference=reference)
+        eeg_CT[: len(own), first:stop] = torch.from_numpy(chosen.eeg_DT)
+        index_C = torch.as_tensor(ch_index(own) if callable(ch_index) else ch_index, dtype=torch.int64)
+        ch_index_NC[number, : len(own)] = torch.where(torch.from_numpy(chosen.usable_D), index_C, -1)
         first = stop
     return eeg_CT, ch_index_NC

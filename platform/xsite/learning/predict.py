@@ -18,7 +18,8 @@ from xsite.recording import Recording
 def input_channels(recording: Recording, config: Mapping[str, Any]) -> tuple[str, ...]:
     """Channels of ``recording`` that the model is given.
 
-    A model of common channels demands all of them; a native one takes what it knows of the recording's own.
+    A model of common channels demands all of them, one of a spline montage fills the absent ones in; a native one takes
+    what it knows of the recording's own.
 
     Raises
     ------
@@ -26,8 +27,8 @@ def input_channels(recording: Recording, config: Mapping[str, Any]) -> tuple[str
         A needed channel is absent, or the model knows none of the recording's channels.
     """
     known = tuple(config["ch_names"])
-    if config["experiment"]["data"]["channels"] == "common":
-        return known  # harmonize_eeg names the missing ones
+    if config["experiment"]["data"]["channels"] != "native":
+        return known  # harmonize names the missing ones
     own = tuple(name for name in recording.ch_names if name in known)
     if not own:
         raise ChannelError(f"{recording.key}: the model knows none of its channels {', '.join(recording.ch_names)}")
@@ -64,6 +65,7 @@ def predict_recording(
         targets=None,
         window_s=float(getattr(model, "window_s", 16.0)),
         sfreq=float(getattr(model, "sfreq", 200.0)),
+        channels=config["experiment"]["data"]["channels"],
         reference=config["reference"],
     ).to(device)
     predicted_VR = np.full((recording.n_volumes, len(config["parcels"])), np.nan, dtype=np.float32)

@@ -11,10 +11,12 @@ import numpy as np
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 
-from xsite.recording import Float
+from xsite.data.spline_plan import SplinePlan, canonical_montage, spline_plan
+from xsite.recording import Float, Montage
 from xsite.reports.markup import INK, MUTED, STYLE
 
-SHARED, OWN = "#3d74d9", "#b9bcc4"
+Sphere4 = tuple[float, float, float, float]
+SHARED, OWN, MASKED = "#3d74d9", "#b9bcc4", "#d0453b"
 
 
 def electrode_layouts(montages: Mapping[str, Mapping[str, Any]]) -> tuple[Figure, list[str]]:
@@ -52,6 +54,81 @@ def electrode_layouts(montages: Mapping[str, Mapping[str, Any]]) -> tuple[Figure
     return chart, missing
 
 
+def canonical_layouts(
+    montages: Mapping[str, Mapping[str, Any]], ch_names: Sequence[str] = ()
+) -> tuple[Figure, dict[str, SplinePlan]]:
+    """Draw every site's electrodes on the canonical ones: recorded, filled in by splines, masked.
+
+    Parameters
+    ----------
+    montages : mapping of site to mapping
+        As for :func:`electrode_layouts`.
+    ch_names : sequence of str
+        Canonical montage; empty means the default one.
+
+    Returns
+    -------
+    Figure, dict of site to SplinePlan
+    """
+    canonical = canonical_montage(ch_names)
+    sphere = head_sphere(canonical.positions)
+    plans: dict[str, SplinePlan] = {}
+    n_cols = min(len(montages), 4)
+    n_rows = -(-len(montages) // n_cols)
+    with matplotlib.rc_context(STYLE):
+        chart = Figure(figsize=(3.0 * n_cols, 3.4 * n_rows))
+        axes = chart.subplots(n_rows, n_cols, squeeze=False).ravel()
+        for ax in axes:
+            ax.axis("off")
+        for ax, (site, montage) in zip(axes, montages.items(), strict=False):
+            names = tuple(montage["ch_names"])
+            own = Montage(names, np.array(montage["positions"], float).reshape(len(names), 3))  # None becomes NaN
+            plan = plans[site] = spline_plan(own, canonical.ch_names)
+            n_filled = int((plan.usable_D & ~plan.recorded_D).sum())
+            title = f"{site}  {int(plan.recorded_D.sum())} recorded, {n_filled} filled in"
+            n_masked = int((~plan.usable_D).sum())
+            ax.set_title(title + (f", {n_masked} masked" if n_masked else ""), fontsize=9, loc="center")
+            _canonical(ax, canonical, plan, own, sphere)
+        chart.tight_layout()
+    return chart, plans
+
+
+def _canonical(ax: Any, canonical: Montage, plan: SplinePlan, own: Montage, sphere: Sphere4) -> None:
+    others = [i for i, name in enumerate(own.ch_names) if name not in canonical.ch_names]
+    placed = [i for i in others if np.isfinite(own.positions[i]).all()]
+    _outline(ax, sphere)
+    if placed:
+        x, y = seen_from_above(own.positions[placed], head_sphere(own.positions)).T
+        ax.plot(x * sphere[3], y * sphere[3], "o", markersize=3.2, color=OWN, markeredgewidth=0)
+    flat_D2 = seen_from_above(canonical.positions, sphere) * sphere[3]
+    filled_D = plan.usable_D & ~plan.recorded_D
+    for chosen_D, face, edge, mark in (
+        (plan.recorded_D, SHARED, SHARED, "o"),
+        (filled_D, "none", SHARED, "o"),
+        (~plan.usable_D, MASKED, MASKED, "x"),
+    ):
+        ax.plot(*flat_D2[chosen_D].T, mark, markersize=5.2, markerfacecolor=face, markeredgecolor=edge)
+    for name, (x, y) in zip(canonical.ch_names, flat_D2, strict=True):
+        ax.annotate(name, (x, y), (0, 3.2), textcoords="offset points", fontsize=5.5, color=INK, ha="center")
+
+
+def _outline(ax: Any, sphere: Sphere4) -> None:
+    """Head and nose, a little below the sphere's equator, so that Fpz keeps clear of the nose."""
+    radius, angle = 1.13 * sphere[3], np.linspace(0, 2 * np.pi, 100)
+    ax.plot(radius * np.cos(angle), radius * np.sin(angle), color=MUTED, linewidth=0.9)
+    ax.plot(np.array([-0.12, 0, 0.12]) * radius, np.array([0.99, 1.12, 0.99]) * radius, color=MUTED, linewidth=0.9)
+    ax.set(xlim=(-1.35 * radius, 1.35 * radius), ylim=(-1.3 * radius, 1.3 * radius), aspect="equal")
+
+
+def seen_from_above(positions_C3: Float, sphere: Sphere4) -> Float:
+    """Azimuthal equidistant map, shape (C, 2): the vertex at 0, the sphere's equator at 1."""
+    outward_C3 = np.asarray(positions_C3, float) - sphere[:3]
+    outward_C3 /= np.linalg.norm(outward_C3, axis=1, keepdims=True)
+    from_top_C = np.arccos(np.clip(outward_C3[:, 2], -1, 1)) / (np.pi / 2)
+    azimuth_C = np.arctan2(outward_C3[:, 1], outward_C3[:, 0])
+    return np.column_stack([from_top_C * np.cos(azimuth_C), from_top_C * np.sin(azimuth_C)])
+
+
 def _layout(ax: Any, names: Sequence[str], positions: Float, shared: set[str]) -> None:
     info = mne.create_info(list(names), 200.0, "eeg")
     montage = mne.channels.make_dig_montage(dict(zip(names, positions, strict=True)), coord_frame="head")
@@ -79,7 +156,7 @@ def _layout(ax: Any, names: Sequence[str], positions: Float, shared: set[str]) -
         words.set(fontsize=5.5, color=INK)
 
 
-def head_sphere(positions_C3: Float) -> tuple[float, float, float, float]:
+def head_sphere(positions_C3: Float) -> Sphere4:
     """Centre and radius in metres of the sphere nearest the electrodes; MNE's default where they fix none.
 
     The origin of the head frame lies between the ears, some 4 cm below the centre of the cap.

@@ -48,15 +48,16 @@ def parcel_table(scores: pd.DataFrame, model: str, parcels: Mapping[str, Any], c
     cells = dict(iter(values.groupby(["parcel", "site"])))
     rows = []
     for name in names:
-        means, row = [], []
+        means: dict[str, float] = {}
+        row = []
         for site in sites:
             group = cells.get((name, site))
-            if group is None:
+            if group is None:  # the site's images do not cover the parcel
                 row.append(tag("td", "–"))
                 continue
-            means.append(float(group["r"].mean()))
-            row.append(_cell(means[-1], group["subject"].tolist(), group["r"].tolist()))
-        row.append(_cell(float(np.mean(means)) if means else float("nan"), sites, means))
+            means[site] = float(group["r"].mean())
+            row.append(_cell(means[site], group["subject"].tolist(), group["r"].tolist()))
+        row.append(_cell(float(np.mean(list(means.values()))), list(means), list(means.values())))
         rows.append([_parcel(str(name), places.get(name)), *row])
     totals = [_cell(*_site_mean(values, site)) for site in sites]
     site_means = [float(values.loc[values["site"] == site].groupby("subject")["r"].mean().mean()) for site in sites]

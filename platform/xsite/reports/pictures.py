@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from xsite.data.spline_plan import MAX_ANGLE
 from xsite.evaluation.scoring import Prediction
 from xsite.reports import anatomy, figures, verdict
 from xsite.reports.folder import Study
@@ -74,13 +75,30 @@ def electrode_section(study: Study) -> Html:
     """Electrode layouts of the sites."""
     if not study.montages:
         return tag("p", "Not drawn: the study's folder holds no montages.json.")
-    chart, missing = anatomy.electrode_layouts(study.montages)
     used = study.experiment.get("data", {}).get("channels", "common")
+    if used == "spline":
+        return _canonical_section(study)
+    chart, missing = anatomy.electrode_layouts(study.montages)
     caption = (
         f"Seen from above, nose up. Blue: channels that all {len(study.montages)} sites have; grey: the site's own. "
         f"This study used channels: {used}. " + " ".join(f"Not drawn, {words}." for words in missing)
     )
     return figure(inline_svg(chart, name="electrodes", label="Electrode layouts of the sites"), caption)
+
+
+def _canonical_section(study: Study) -> Html:
+    chart, plans = anatomy.canonical_layouts(study.montages, study.experiment["data"].get("montage") or ())
+    words = [
+        f"{site} does not help with {', '.join(plan.unplaced)} (no position)."
+        for site, plan in plans.items()
+        if plan.unplaced
+    ]
+    caption = (
+        "Seen from above, nose up. Filled: recorded; ring: filled in by spherical splines; cross: masked, for it lies "
+        f"more than {MAX_ANGLE:g} degrees from every recorded electrode; grey: the site's other electrodes, which the "
+        f"splines use. One recording speaks for its site. {' '.join(words)}"
+    )
+    return figure(inline_svg(chart, name="electrodes", label="Electrodes on the canonical montage"), caption)
 
 
 def brain_section(study: Study) -> Html:

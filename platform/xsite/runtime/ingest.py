@@ -16,15 +16,19 @@ from typing import Any, Literal
 import ray
 
 from xsite.data import storage
+from xsite.data.atlases import atlas_reference, get_atlas
 from xsite.data.bids import find_recordings
+from xsite.data.exclusion import exclusion_reasons
 from xsite.data.fingerprint import input_fingerprint, source_files
+from xsite.data.left_out import gathered, note_left_out
 from xsite.data.manifest import FILE, SEAL
 from xsite.data.prepare import prepare_recording
+from xsite.data.refused import forget_refused, note_refused
 from xsite.data.store import has_recording, rebuild_manifest, recording_path, write_recording
 from xsite.errors import SiteError, XsiteError
 from xsite.runtime.cluster import task
 from xsite.runtime.inputs import absolute_store
-from xsite.signals.parcels import Atlas, load_atlas, parcel_coordinates
+from xsite.signals.parcels import Atlas, parcel_coordinates
 from xsite.site import RecordingFiles, Site
 
 logger = logging.getLogger(__name__)
@@ -90,19 +94,22 @@ def ingest_sites(
     store : str
         Folder or URL.
     atlas_path : str or Path, optional
-        Not needed where the sites publish parcel series.
+        File, or a name that :func:`xsite.data.atlases.get_atlas` knows; not needed where sites publish parcel series.
 
     Raises
     ------
     SiteError, ParcellationError
-        A site's folder or the atlas cannot be used at all. What is wrong with single recordings is in the report.
+        The only site, or the atlas, cannot be used at all. What is wrong with single recordings, or with one of several
+        sites, is in the report.
     """
     store = absolute_store(store)
-    atlas = str(Path(atlas_path).resolve()) if atlas_path is not None else None
+    atlas = atlas_reference(atlas_path) if atlas_path is not None else None
     if atlas is not None:
-        _note_coordinates(store, load_atlas(atlas))
-    pairs = [(site, files) for site, root in sites for files in _files(site, Path(root).resolve())]
+        _note_coordinates(store, get_atlas(atlas))  # by name: fetched once, before many tasks ask for it
     report = IngestReport()
+    pairs = [(site, files) for site, root in sites for files in _files(site, Path(root).resolve(), store, report)]
+    if report.failed and not pairs:
+        raise SiteError("; ".join(report.failed.values()))
     try:
         with closing(_results(pairs, store, atlas)) as results:
             for finished, (key, state, message) in enumerate(results, start=1):
@@ -114,10 +121,18 @@ def ingest_sites(
     return report
 
 
-def _files(site: Site, root: Path) -> list[RecordingFiles]:
-    found = (site.find_recordings or find_recordings)(root, site)
+def _files(site: Site, root: Path, store: str, report: IngestReport) -> list[RecordingFiles]:
+    """Recordings of a site; the store notes what pairing leaves out, and the report a site that has none."""
+    found: list[RecordingFiles] = []
+    with gathered() as left_out:
+        try:
+            found = (site.find_recordings or find_recordings)(root, site)
+        except SiteError as error:
+            report.failed[site.name] = str(error)
     if not found:
-        raise SiteError(f"site {site.name!r}: no recording under {root}")
+        report.failed.setdefault(site.name, f"site {site.name!r}: no recording under {root}")
+    if found or left_out:
+        note_left_out(store, site.name, left_out, root)
     return found
 
 
@@ -168,19 +183,32 @@ def ingest_recording(site: Site, files: RecordingFiles, store: str, atlas_path: 
         atlas = _atlas(atlas_path) if atlas_path is not None else None
         fingerprint = input_fingerprint(site, files, atlas)
         if has_recording(store, files.key, fingerprint):
+            forget_refused(store, files.key)
             return "skipped", "already in the store"
         recording = prepare_recording(site=site, files=files, atlas=atlas)
         write_recording(store, recording, fingerprint=fingerprint)
+        forget_refused(store, files.key)
     except XsiteError as error:
-        return "failed", f"{type(error).__name__}: {error}{_former(store, files)}"
+        return "failed", f"{type(error).__name__}: {error}{_refused(store, site, files, error)}"
     except Exception as error:  # a library's own way to say that a file is bad: the other recordings go on
-        return "failed", f"unexpected {type(error).__name__}: {error}{_former(store, files)}"
+        return "failed", f"unexpected {type(error).__name__}: {error}{_refused(store, site, files, error)}"
     valid = f"{int(recording.volume_valid.sum())}/{recording.n_volumes} volumes"
     verdict = (recording.provenance.get("alignment") or {}).get("verdict", "unverified")
+    excluded = exclusion_reasons(recording.provenance, recording.quality, len(recording.ch_names))
     return (
         "done",
-        f"{len(recording.ch_names)} channels, {valid}, markers {verdict}, {time.perf_counter() - started:.1f} s",
+        f"{len(recording.ch_names)} channels, {valid}, markers {verdict}, {time.perf_counter() - started:.1f} s"
+        + (f"; excluded from training: {'; '.join(excluded)}" if excluded else ""),
     )
+
+
+def _refused(store: str, site: Site, files: RecordingFiles, error: Exception) -> str:
+    """Note in the store why a recording is not there; words about what an earlier ingest left of it."""
+    try:
+        note_refused(store, site, files, error)
+    except (XsiteError, OSError) as failure:  # the store is full or gone: the message itself says so, or the next will
+        logger.warning("%s: not noted as refused: %s", files.key, failure)
+    return _former(store, files)
 
 
 def _former(store: str, files: RecordingFiles) -> str:
@@ -198,7 +226,7 @@ def _exists(path: str) -> bool:
 
 @lru_cache(maxsize=2)
 def _atlas(path: str) -> Atlas:
-    return load_atlas(path)
+    return get_atlas(path)
 
 
 def _note_coordinates(store: str, atlas: Atlas) -> None:

@@ -14,13 +14,20 @@ import numpy as np
 import pandas as pd
 import ray
 
-from xsite.data.harmonize import common_channels, target_scale
-from xsite.data.store import check_one_parcellation, data_hash, read_manifest, read_recording
-from xsite.errors import RecipeError, StoreError
+from xsite.data.harmonize import target_scale
+from xsite.data.montages import canonical_montage, check_plan, common_channels, spline_plan
+from xsite.data.store import (
+    check_distinct_images,
+    check_one_parcellation,
+    data_hash,
+    read_manifest,
+    read_recording,
+)
+from xsite.errors import ChannelError, RecipeError, StoreError
 from xsite.evaluation.folds import manifest_keys
-from xsite.experiment import Experiment
+from xsite.experiment import Channels, Experiment
 from xsite.learning.targets import TargetSpec, median_scale, select_parcels
-from xsite.recording import Float, Parcellation, RecordingKey
+from xsite.recording import Float, Montage, Parcellation, RecordingKey
 from xsite.runtime.cluster import gather
 
 logger = logging.getLogger(__name__)
@@ -35,6 +42,11 @@ class Facts:
     parcellation: Parcellation
     scale_R: Float
     has_truth: bool
+
+    @property
+    def montage(self) -> Montage:
+        """Names and positions as one."""
+        return Montage(self.ch_names, self.positions)
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,10 +80,26 @@ class StudyData:
         return data_hash(self.manifest[[key in wanted for key in row_keys(self.manifest)]])
 
     def ch_names(self, experiment: Experiment, keys: Sequence[RecordingKey]) -> tuple[str, ...]:
-        """Channels that a model is built for: shared by the whole study, or all that its own recordings have."""
+        """Channels that a model is built for: shared by the whole study, canonical, or all that its recordings have."""
+        if experiment.data.channels == "spline":
+            return canonical_montage(experiment.data.montage).ch_names
         if experiment.data.channels == "common":
             return common_channels([facts.ch_names for facts in self.facts.values()])
         return common_channels([sorted({name for key in keys for name in self.facts[key].ch_names})])
+
+    def baseline_channels(self, experiment: Experiment) -> tuple[tuple[str, ...], Channels]:
+        """Channels of closed-form models, which need the same ones everywhere, and how they are made."""
+        montages = [facts.montage for facts in self.facts.values()]
+        if experiment.data.channels != "spline":
+            return common_channels([montage.ch_names for montage in montages]), "common"
+        plans = [spline_plan(montage, experiment.data.montage) for montage in montages]
+        shared = set.intersection(*(set(plan.which(plan.usable_D)) for plan in plans))
+        if not shared:
+            raise ChannelError(
+                f"no channel of data.montage ({', '.join(plans[0].ch_names)}) can be had from all recordings, and "
+                "closed-form models need the same ones everywhere; leave sites out, or set baselines: []"
+            )
+        return tuple(name for name in plans[0].ch_names if name in shared), "spline"
 
     def spec(self, experiment: Experiment, train: Sequence[RecordingKey]) -> TargetSpec:
         """Target path of a fold; its scale comes from the training recordings."""
@@ -92,17 +120,25 @@ def select_manifest(store: str, experiment: Experiment) -> pd.DataFrame:
     RecipeError
         It names sites or parcels that the store does not hold.
     StoreError
-        The recordings have different parcellations, or none is left.
+        The recordings have different parcellations, two sites are readings of the same images, or none is left.
     """
     manifest = read_manifest(store)
     sites = experiment.data.sites
     known = sorted(set(manifest["site"]))
     if missing := [site for site in sites if site not in known]:
         raise RecipeError(f"data.sites names {missing}{_hint(missing[0], known)}; the store {store} holds {known}")
-    manifest = manifest[manifest["site"].isin(sites or known) & ~manifest["excluded"].astype(bool)]
-    if manifest.empty:
-        raise StoreError(f"{store}: every recording of the study is excluded; see column 'reason' of its manifest")
+    asked = manifest[manifest["site"].isin(sites or known)]
+    manifest = asked[~asked["excluded"].astype(bool)]
+    gone = [site for site in sites if site not in set(manifest["site"])]
+    if gone or manifest.empty:  # a site that was asked for must not vanish from a study in silence
+        left_out = asked[asked["site"].isin(gone)] if gone else asked
+        said = {str(site): str(rows["reason"].iloc[0]) for site, rows in left_out.groupby("site")}
+        raise StoreError(
+            f"{store}: every recording of {', '.join(gone) or 'the study'} is excluded; reasons in its manifest: "
+            + "; ".join(f"{site}: {reason}" for site, reason in said.items())
+        )
     check_one_parcellation(manifest)
+    check_distinct_images(manifest)
     labels = json.loads(manifest["parcels"].iloc[0])
     if unknown := [parcel for parcel in experiment.data.parcels if parcel not in labels]:
         raise RecipeError(f"data.parcels names {unknown}{_hint(unknown[0], labels)}; the store has {labels}")
@@ -124,6 +160,8 @@ def load_study(store: str, manifest: pd.DataFrame, experiment: Experiment) -> St
     facts = dict(zip(keys, gather([fact for _, fact in pairs]), strict=True))
     if data.channels == "common":
         warn_of_lost_channels({key: fact.ch_names for key, fact in facts.items()})
+    if data.channels == "spline":
+        tell_of_filled_channels({key: fact.montage for key, fact in facts.items()}, data.montage)
     parcels = facts[keys[0]].parcellation.labels
     return StudyData(store, manifest, dict(zip(keys, (ref for ref, _ in pairs), strict=True)), facts, parcels)
 
@@ -144,6 +182,34 @@ def warn_of_lost_channels(ch_names: Mapping[RecordingKey, Sequence[str]]) -> Non
             len(ch_names),
             some,
         )
+
+
+def tell_of_filled_channels(montages: Mapping[RecordingKey, Montage], ch_names: Sequence[str]) -> None:
+    """Log per site what splines fill in and what stays masked; refuse recordings that give nothing.
+
+    Raises
+    ------
+    ChannelError
+        Recordings that have none of the channels and no electrode near them, all of them named.
+    """
+    refused, groups = [], dict[tuple[str, tuple[str, ...], tuple[str, ...], tuple[str, ...]], int]()
+    for key, montage in montages.items():
+        plan = spline_plan(montage, ch_names)
+        try:
+            check_plan(plan, montage, key)
+        except ChannelError as error:
+            refused.append(str(error))
+        filled, masked = plan.which(plan.usable_D & ~plan.recorded_D), plan.which(~plan.usable_D)
+        group = key.site, filled, masked, plan.unplaced
+        groups[group] = groups.get(group, 0) + 1
+    if refused:
+        raise ChannelError("\n".join(refused))
+    for (site, filled, masked, unplaced), n in groups.items():
+        words = [f"{what} {', '.join(names)}" for what, names in (("filled in:", filled), ("masked:", masked)) if names]
+        if unplaced:
+            words.append(f"without a position, of no help to others: {', '.join(unplaced)}")
+        if words:
+            logger.warning("%s, %d recordings: %s", site, n, "; ".join(words))
 
 
 def _read(store: str, key: RecordingKey, parcels: tuple[str, ...], low_pass: float) -> tuple[Any, Facts]:

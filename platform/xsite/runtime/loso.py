@@ -206,15 +206,15 @@ class _Study:
 
     def _fit_baselines(self) -> list[Task]:
         data, experiment = self.data, self.experiment
-        # closed-form models need the same channels everywhere
-        common = experiment.data.model_copy(update={"channels": "common"})
-        ch_names = data.ch_names(experiment.model_copy(update={"data": common}), list(data.refs))
+        if not self._baselines():
+            return []
+        ch_names, channels = data.baseline_channels(experiment)
         tasks = []
         for name, control in self._baselines():
             for fold in self.folds:
                 ref = task(fit_baseline).remote(
                     self.baselines[name], *(self._refs(side) for side in (fold.train, fold.val, fold.test)),
-                    spec=self._spec(fold), ch_names=ch_names, reference=experiment.data.reference,
+                    spec=self._spec(fold), ch_names=ch_names, channels=channels, reference=experiment.data.reference,
                     control_seed=fold_seed(experiment.seed, fold.held_out) if control else None,
                 )  # fmt: skip
                 tasks.append(Task(fold.held_out, name, control, ref))

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from xsite.errors import RecipeError
 from xsite.experiment import Experiment
 from xsite.recording import RecordingKey
 from xsite.runtime.inputs import StudyData
@@ -73,7 +74,12 @@ def make_job(
 def check_model(job: FoldJob, experiment: Experiment, build_model: ModelFactory) -> None:
     """Build the model once in the driver: a preset or option that does not exist should not need a worker to say so."""
     spec, config = experiment.model, job.config
-    build_model(spec.name, spec.preset, spec.options, ch_names=config["ch_names"], n_outputs=len(config["parcels"]))
+    try:
+        build_model(spec.name, spec.preset, spec.options, ch_names=config["ch_names"], n_outputs=len(config["parcels"]))
+    except RecipeError as error:
+        if experiment.data.channels != "native" or "channels" not in str(error):
+            raise
+        raise RecipeError(f"{error}; or set data.channels: spline, which brings all caps to one montage") from error
 
 
 def _fingerprint(

@@ -16,6 +16,7 @@ import torch
 from xsite.data.harmonize import harmonize_eeg
 from xsite.data.windows import window_starts
 from xsite.evaluation.scoring import ORACLE, Prediction
+from xsite.experiment import Channels
 from xsite.learning.checkpoint import load_checkpoint
 from xsite.learning.predict import predict_recording
 from xsite.learning.targets import TargetSpec, fold_targets, unseen_global_signal, unseen_target
@@ -74,13 +75,14 @@ def fit_baseline(
     *,
     spec: TargetSpec,
     ch_names: tuple[str, ...],
+    channels: Channels,
     reference: Any,
     control_seed: int | None,
 ) -> Predicted:
     """Fit a closed-form model on a fold's training recordings, select on validation, predict the held-out site."""
     sides: list[list[Recording]] = [ray.get(list(side)) for side in (train, val)]
     targets = fold_targets(sides[0], sides[1], spec, control_seed=control_seed)
-    inputs = [[_baseline_input(r, ch_names, reference) for r in side] for side in sides]
+    inputs = [[_baseline_input(r, ch_names, channels, reference) for r in side] for side in sides]
     wanted = [[targets[r.key] for r in side] for side in sides]
     groups = [r.key.subject_id for r in sides[0]]
     model = factory()
@@ -89,12 +91,14 @@ def fit_baseline(
     predicted: Predicted = {}
     for ref in test:
         recording: Recording = ray.get(ref)
-        predicted[recording.key] = model.predict(_baseline_input(recording, ch_names, reference))
+        predicted[recording.key] = model.predict(_baseline_input(recording, ch_names, channels, reference))
     return predicted
 
 
-def _baseline_input(recording: Recording, ch_names: tuple[str, ...], reference: Any) -> BaselineInput:
-    eeg_CT = harmonize_eeg(recording, ch_names, reference)
+def _baseline_input(
+    recording: Recording, ch_names: tuple[str, ...], channels: Channels, reference: Any
+) -> BaselineInput:
+    eeg_CT = harmonize_eeg(recording, ch_names, reference, channels)
     return BaselineInput(eeg_CT, recording.eeg_valid, recording.volume_onsets, recording.volume_valid, recording.sfreq)
 
 

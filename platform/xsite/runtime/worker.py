@@ -186,6 +186,7 @@ def sources(
             targets=_of(side, targets),
             window_s=float(getattr(model, "window_s", 16.0)),
             sfreq=float(getattr(model, "sfreq", 200.0)),
+            channels=experiment.data.channels,
             reference=experiment.data.reference,
         )
         return built.to(device) if _fits(built, device) else built

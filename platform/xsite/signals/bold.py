@@ -69,6 +69,8 @@ class CleanBold:
     design_VP : float64 array
         Orthonormal basis of what was removed: use :func:`clean_like` to treat another series alike.
     steps : list of dict
+    fit_V : bool array, shape (V,), optional
+        Volumes that the fit saw, where these were not all (dummy scans, scrubbing).
     """
 
     bold_VR: Float
@@ -78,9 +80,10 @@ class CleanBold:
     fd_V: Float
     design_VP: Float
     steps: list[dict[str, Any]]
+    fit_V: Bool | None = None
 
 
-def image_to_parcels(image: Any, atlas: Atlas, *, source: str) -> RawParcels:
+def image_to_parcels(image: Any, atlas: Atlas, *, source: str, valid_V: Bool | None = None) -> RawParcels:
     """Project a 4D image onto an atlas as percent signal change; neither detrended nor filtered.
 
     Parameters
@@ -90,6 +93,8 @@ def image_to_parcels(image: Any, atlas: Atlas, *, source: str) -> RawParcels:
     atlas : Atlas
     source : str
         File name for messages.
+    valid_V : bool array, shape (V,), optional
+        Volumes whose mean is the 100 percent: a dummy scan is brighter than all that follow.
 
     Raises
     ------
@@ -105,13 +110,14 @@ def image_to_parcels(image: Any, atlas: Atlas, *, source: str) -> RawParcels:
     bad = ~np.isfinite(data_NV)
     if bad.any():
         raise FormatError(f"{source}: {int(bad.any(1).sum())} voxels inside the brain hold NaN or infinity")
-    mean_N = data_NV.mean(1, dtype=np.float64).astype(np.float32)
+    steady = slice(None) if valid_V is None else np.asarray(valid_V, bool)
+    mean_N = data_NV[:, steady].mean(1, dtype=np.float64).astype(np.float32)
     varies_N = (np.ptp(data_NV, axis=1) > 0) & (mean_N > 0.1 * np.median(mean_N))  # else percent change explodes
     if not varies_N.any():
         raise FormatError(f"{source}: no voxel inside the brain varies over time")
     mask_XYZ[mask_XYZ] = varies_N
     data_NV, mean_N = data_NV[varies_N], mean_N[varies_N]
-    std_N = data_NV.std(1)
+    std_N = data_NV[:, steady].std(1)
     data_NV -= mean_N[:, None]
     data_NV *= (100.0 / mean_N)[:, None]
     projector = Projector(atlas, image.affine, (shape[0], shape[1], shape[2]), mask=mask_XYZ, source=source)
@@ -198,12 +204,14 @@ def clean_parcels(
     t_r: float,
     *,
     global_signal_V: Float | None,
+    regressors: Sequence[str] | None = None,
+    valid_V: Bool | None = None,
 ) -> CleanBold:
     """Remove constant, linear and quadratic trend and the confounds in one least-squares fit.
 
-    Of the confounds, the six motion parameters are used where they are present by name, else all that are given;
-    framewise displacement is kept but never regressed out. Missing values become 0 in the first row (derivatives),
-    else the column's median. No low-pass, no scaling.
+    Of the confounds, ``regressors`` are used; without them the six motion parameters where they are present by name,
+    else all that are given. Framewise displacement is kept but never regressed out. Missing values become 0 in the
+    first row (derivatives), else the column's median. No low-pass, no scaling.
 
     Parameters
     ----------
@@ -214,6 +222,10 @@ def clean_parcels(
     t_r : float
         Repetition time in seconds, for the record of steps.
     global_signal_V : array, optional
+    regressors : sequence of str, optional
+        Names of the confounds to regress out; empty for the trend alone.
+    valid_V : bool array, shape (V,), optional
+        Volumes that the fit may see; the fitted course is taken out of all volumes.
 
     Raises
     ------
@@ -226,16 +238,19 @@ def clean_parcels(
     if given_VK.shape != (n_volumes, len(names)):
         raise FormatError(f"confounds have shape {given_VK.shape}, expected ({n_volumes} volumes, {len(names)} names)")
     used = MOTION if set(MOTION) <= set(names) else tuple(name for name in names if name != FD)
+    used = used if regressors is None else tuple(name for name in regressors if name != FD)
     columns = [given_VK[:, names.index(name)] for name in used]
     filled = {name: _fill(column) for name, column in zip(used, columns, strict=True) if np.isfinite(column).any()}
     used_VK = np.stack(list(filled.values()), axis=1) if filled else np.empty((n_volumes, 0))
     design_VP = _design(used_VK)
-    if design_VP.shape[1] > n_volumes // 2:
+    fit_V = None if valid_V is None or np.all(valid_V) else np.asarray(valid_V, bool)
+    n_fitted = n_volumes if fit_V is None else int(fit_V.sum())
+    if design_VP.shape[1] > n_fitted // 2:
         raise FormatError(
-            f"{len(filled)} confounds for {n_volumes} volumes: more than half of the signal would be fitted"
+            f"{len(filled)} confounds for {n_fitted} volumes: more than half of the signal would be fitted"
         )
-    fd_V = _framewise_displacement(given_VK, names, filled)
-    clean_VR = clean_like(series_VR, design_VP)
+    fd_V = _framewise_displacement(given_VK, names, _motion(given_VK, names))
+    clean_VR = clean_like(series_VR, design_VP, fit_V)
     step = {
         "step": "regress",
         "trend_order": 2,
@@ -244,23 +259,37 @@ def clean_parcels(
         "n_regressors": int(design_VP.shape[1]),
         "t_r": float(t_r),
     }
-    unknown = global_signal_V is None
+    if fit_V is not None:
+        step["n_volumes_not_fitted"] = n_volumes - n_fitted
+    unknown_V = np.full(n_volumes, np.nan, np.float32)
     motion_known = bool(np.isfinite(fd_V).all())
     return CleanBold(
         bold_VR=clean_VR,
-        global_signal_V=np.full(n_volumes, np.nan, np.float32) if unknown else clean_like(global_signal_V, design_VP),
+        global_signal_V=unknown_V if global_signal_V is None else clean_like(global_signal_V, design_VP, fit_V),
         confounds_VK=np.column_stack([used_VK, fd_V] if motion_known else [used_VK]).astype(np.float32),
         confound_names=(*filled, FD) if motion_known else tuple(filled),
         fd_V=fd_V,
         design_VP=design_VP,
         steps=[step],
+        fit_V=fit_V,
     )
 
 
-def clean_like(series: Float | None, design_VP: Float) -> Float:
-    """Remove an orthonormal design from series, shape (V,) or (V, R), float32; NaN columns stay NaN."""
+def clean_like(series: Float | None, design_VP: Float, fit_V: Bool | None = None) -> Float:
+    """Remove an orthonormal design from series, shape (V,) or (V, R), float32; NaN columns stay NaN.
+
+    ``fit_V`` are the volumes that the fit sees, all of them by default.
+    """
     values = np.asarray(series, dtype=np.float64)
-    return np.asarray(values - design_VP @ (design_VP.T @ values), dtype=np.float32)
+    if fit_V is None:
+        return np.asarray(values - design_VP @ (design_VP.T @ values), dtype=np.float32)
+    return np.asarray(values - design_VP @ (np.linalg.pinv(design_VP[fit_V]) @ values[fit_V]), dtype=np.float32)
+
+
+def _motion(given_VK: Float, names: tuple[str, ...]) -> dict[str, Float]:
+    """The six motion parameters without gaps, whether or not they are regressed out; empty where not all are known."""
+    known = set(MOTION) <= set(names) and np.isfinite(given_VK[:, [names.index(name) for name in MOTION]]).any(0).all()
+    return {name: _fill(given_VK[:, names.index(name)]) for name in MOTION} if known else {}
 
 
 def _fill(column: Float) -> Float:
@@ -282,12 +311,12 @@ def _design(confounds_VK: Float) -> Float:
     return np.asarray(basis[:, sizes > 1e-8 * sizes[0]])
 
 
-def _framewise_displacement(given_VK: Float, names: tuple[str, ...], filled: dict[str, Float]) -> Float:
+def _framewise_displacement(given_VK: Float, names: tuple[str, ...], motion: dict[str, Float]) -> Float:
     """As given, else Power's sum of absolute changes from the six motion parameters (mm and radians)."""
     if FD in names:
         return np.nan_to_num(given_VK[:, names.index(FD)], nan=0.0).astype(np.float32)
-    if not set(MOTION) <= set(filled):
+    if not motion:
         return np.full(len(given_VK), np.nan, np.float32)
-    motion_V6 = np.stack([filled[name] for name in MOTION], axis=1)
+    motion_V6 = np.stack([motion[name] for name in MOTION], axis=1)
     motion_V6[:, 3:] *= HEAD_RADIUS_MM
     return np.concatenate([[0.0], np.abs(np.diff(motion_V6, axis=0)).sum(1)]).astype(np.float32)
