@@ -258,6 +258,8 @@ def test_head_sphere_follows_the_cap(rng):
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
     centre = np.array([0.001, 0.008, 0.041])
     np.testing.assert_allclose(anatomy.head_sphere(centre + 0.093 * directions), [*centre, 0.093])
+    unplaced = np.vstack([centre + 0.093 * directions, np.full((2, 3), np.nan)])  # O9 and O10 of ds003574
+    np.testing.assert_allclose(anatomy.head_sphere(unplaced), [*centre, 0.093])
     assert anatomy.head_sphere(directions[:3]) == (0.0, 0.0, 0.0, 0.095)  # too few
     assert anatomy.head_sphere(1000 * directions) == (0.0, 0.0, 0.0, 0.095)  # millimetres, or worse
 

@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from xsite.data import storage
+from xsite.data.exclusion import exclusion_reasons
 from xsite.errors import StoreError
 
 SEAL = "zarr.json"
@@ -36,11 +37,15 @@ COLUMNS = [
     "sha256",
     "fingerprint",
     "has_truth",
+    "image_sha256",
 ]
+IMAGES = (".nii", ".nii.gz")
 
 
 def rebuild_manifest(store: str) -> pd.DataFrame:
     """Read every complete recording's attributes and write ``manifest.parquet`` anew, atomically.
+
+    What must not train is marked here (:mod:`xsite.data.exclusion`), with every reason.
 
     Returns
     -------
@@ -65,7 +70,8 @@ def read_manifest(store: str) -> pd.DataFrame:
 
     Columns: the key's labels; ``n_chans, ch_names`` (JSON list)``, n_times, sfreq, n_volumes, n_valid, t_r,
     parcellation_name, parcellation_sha256, parcels`` (JSON list)``, verdict, excluded, reason, path`` (below the
-    store)``, sha256, fingerprint, has_truth``, and one column per quality figure, named ``quality_...``.
+    store)``, sha256, fingerprint, has_truth, image_sha256`` (of the BOLD image; empty for tables), and one column per
+    quality figure, named ``quality_...``.
 
     Raises
     ------
@@ -122,6 +128,26 @@ def check_one_parcellation(manifest: pd.DataFrame) -> None:
     )
 
 
+def check_distinct_images(manifest: pd.DataFrame) -> None:
+    """Refuse two sites that were made of the same images: two readings of one data set, such as raw and corrected EEG.
+
+    Raises
+    ------
+    StoreError
+        They would train and test on the same people.
+    """
+    if "image_sha256" not in manifest:  # written before this was known
+        return
+    images = manifest[manifest["image_sha256"] != ""]
+    for _, rows in images.groupby("image_sha256", sort=True):
+        sites = sorted(set(rows["site"]))
+        if len(sites) > 1:
+            raise StoreError(
+                f"sites {' and '.join(sites)} were made of the same images ({', '.join(sorted(rows['path']))}): a "
+                "study of both would train and test on the same people; name those to use in data.sites"
+            )
+
+
 def _scan(fs: Any, root: str) -> pd.DataFrame:
     paths = sorted(str(path) for path in fs.glob(f"{root}/*/*.zarr/{SEAL}"))
     rows = [_row(path, fs.cat_file(path)) for path in paths]
@@ -145,7 +171,7 @@ def _quality(figures: Mapping[str, Any]) -> dict[str, Any]:
 
 def _facts(attributes: Mapping[str, Any]) -> dict[str, Any]:
     key, provenance, atlas = attributes["key"], attributes["provenance"], attributes["parcellation"]
-    reason = provenance.get("excluded") or ""
+    reason = "; ".join(exclusion_reasons(provenance, attributes["quality"], len(attributes["ch_names"])))
     entities = (("sub", "subject"), ("ses", "session"), ("task", "task"), ("run", "run"))
     name = "_".join(f"{short}-{key[label]}" for short, label in entities if key[label])
     return {
@@ -167,4 +193,7 @@ def _facts(attributes: Mapping[str, Any]) -> dict[str, Any]:
         "sha256": attributes["sha256"],
         "fingerprint": attributes["fingerprint"],
         "has_truth": "truth" in attributes["arrays"],
+        "image_sha256": next(
+            (str(source["sha256"]) for source in provenance.get("sources", ()) if source["file"].endswith(IMAGES)), ""
+        ),
     }

@@ -22,6 +22,7 @@ from zarr.storage import MemoryStore
 from xsite.data import storage
 from xsite.data.manifest import (
     SEAL,
+    check_distinct_images,
     check_one_parcellation,
     data_hash,
     read_manifest,
@@ -33,6 +34,7 @@ from xsite.recording import Float, Montage, Parcellation, Recording, RecordingKe
 
 __all__ = [
     "FORMAT_VERSION",
+    "check_distinct_images",
     "check_one_parcellation",
     "data_hash",
     "has_recording",

@@ -162,6 +162,7 @@ def head_sphere(positions_C3: Float) -> Sphere4:
     The origin of the head frame lies between the ears, some 4 cm below the centre of the cap.
     """
     default = (0.0, 0.0, 0.0, 0.095)
+    positions_C3 = positions_C3[np.isfinite(positions_C3).all(1)]  # some electrodes have no known place
     if len(positions_C3) < 8:
         return default
     design = np.column_stack([2 * positions_C3, np.ones(len(positions_C3))])  # |p|^2 = 2 p.c + (r^2 - |c|^2)
