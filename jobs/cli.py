@@ -17,7 +17,9 @@ from xsite.errors import StoreError, XsiteError
 VERBS = {
     "demo": "the whole road on a phantom consortium: raw recordings to a registered model",
     "phantom": "write a consortium of simulated sites, as BIDS data sets with a known truth",
+    "site": "draft the facts of your own site from its files, and check them",
     "ingest": "bring one site's raw recordings into the shared-format store",
+    "quality": "write a page per recording, per site and for the consortium: what is in the store, how good, why not",
     "train": "train one model on named recordings",
     "loso": "run a leave-one-site-out study",
     "evaluate": "score a registered model, run or checkpoint on a store, without training",

@@ -34,6 +34,7 @@ NEEDED = {
     "register": ("study", "tracking"),
     "predict": ("model", "out", "eeg", "tracking"),
     "phantom": ("out",),
+    "quality": ("store", "out"),
     "doctor": (),
 }
 """Places of each verb that must be given: options and positional words alike, by their name in its parser."""

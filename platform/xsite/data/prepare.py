@@ -107,14 +107,14 @@ def prepare_recording(*, site: Site, files: RecordingFiles, atlas: Atlas | None,
         provenance=facts,
         quality=quality,
     )
-    if site.unusable:  # stored with its story, and never trained on
-        facts["excluded"] = site.unusable
-    elif uncorrected:
-        facts["excluded"] = uncorrected
-    elif len(window_starts(recording)[0]) == 0:  # kept, so that its quality can be looked at, but not for training
-        facts["excluded"] = "no volume has 16 s of valid EEG before it"
+    if why := site.unusable or uncorrected or _without_windows(recording):  # stored with its story, never trained on
+        facts["excluded"] = why
     heard = {"markers": raw.annotations.description, "channels": raw.ch_names, "confounds": bold.confound_names}
     return Names(site, files.key, source_files(files), **heard).private(recording)
+
+
+def _without_windows(recording: Recording) -> str:
+    return "" if len(window_starts(recording)[0]) else "no volume has 16 s of valid EEG before it"
 
 
 def _summaries(raw: Any, eeg: CleanEeg, alignment: Alignment, site: Site) -> dict[str, Any]:
