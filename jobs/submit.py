@@ -19,12 +19,13 @@ from collections.abc import Sequence
 
 from jobs.cli import VERBS, run_job
 from jobs.loso import resolve_recipe
+from xsite.data import atlases
 from xsite.runtime.submission import follow_job, require_absolute, submit_job
 
 EXAMPLE = """example:
   neurobolt submit --address http://127.0.0.1:8265 ingest all --bids /data/bids --store /data/store"""
 
-HERE_ONLY = ("submit", "ui", "demo")
+HERE_ONLY = ("submit", "ui", "demo", "site")
 WITH_RECIPE = ("loso", "train")
 NEEDED = {
     "loso": ("store", "study", "tracking"),
@@ -39,7 +40,12 @@ NEEDED = {
 }
 """Places of each verb that must be given: options and positional words alike, by their name in its parser."""
 
-OPTIONAL = {"ingest": ("atlas",), "evaluate": ("out",), "phantom": ("bold_from",), "doctor": ("store", "tracking")}
+OPTIONAL = {
+    "ingest": ("atlas",),
+    "evaluate": ("out",),
+    "phantom": ("bold_from", "sidecars"),
+    "doctor": ("store", "tracking"),
+}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -100,6 +106,13 @@ def _places(verb: str, own: argparse.ArgumentParser, args: argparse.Namespace) -
     places |= {titles[name]: getattr(args, name) for name in OPTIONAL.get(verb, ()) if getattr(args, name) is not None}
     if verb == "ingest" and args.site.endswith((".yaml", ".yml")):
         places[titles["site"]] = args.site
+    if verb == "ingest":
+        if args.dry_run:
+            places.pop(titles["store"])  # it writes nothing
+        if args.atlas in atlases.NAMES:  # fetched there
+            places.pop(titles["atlas"])
+    if verb == "phantom" and args.like and "/" in args.like:
+        places[titles["like"]] = args.like
     if verb == "doctor" and args.folder != own.get_default("folder"):
         places[titles["folder"]] = args.folder
     return {title: None if value is None else str(value) for title, value in places.items()}

@@ -40,6 +40,7 @@ SITE = Site(
     ch_types={"ECG": "ecg"},
     eeg_state="raw",
     reference="FCz",
+    rotation_unit="rad",
     protocol_marker="S  2",
     protocol_onset=22.0,
     decoys=("Sync On", "S 99", "S  2"),

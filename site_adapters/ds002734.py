@@ -24,6 +24,7 @@ is not stated: unless the header says MNI, run fMRIPrep (``--output-spaces MNI15
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -70,14 +71,21 @@ def pair(root: Path, site: Site) -> Pairing:
 
 
 def find_recordings(root: Path, site: Site) -> list[RecordingFiles]:
-    """Recordings of :func:`pair`.
+    """Recordings of :func:`pair`, with the events of the EEG and of the scan.
 
     Raises
     ------
     SiteError
         The folder is absent, or holds not one pair.
     """
-    return recordings_of(pair(Path(root), site), Path(root), site)
+    found = recordings_of(pair(Path(root), site), Path(root), site)
+    return [replace(files, others=events_files(files)) for files in found]
+
+
+def events_files(files: RecordingFiles) -> tuple[Path, Path]:
+    """``EEG_events_subXX.mat`` and ``func/*_events.tsv`` of a recording."""
+    table = files.eeg.parents[1] / "func" / f"{files.key.entities}_events.tsv"
+    return files.eeg.with_name(f"EEG_events_sub{files.key.subject}.mat"), table
 
 
 def run_events(path: Path, run: str) -> Any:
@@ -126,9 +134,7 @@ def read_eeg(files: RecordingFiles, site: Site) -> Any:
         A file is absent, damaged, or does not fit the others.
     """
     samples_CN = the_matrix(files.eeg, variable="Y") * 1e-6
-    subject = files.key.subject
-    events = files.eeg.with_name(f"EEG_events_sub{subject}.mat")
-    path = files.eeg.parents[1] / "func" / f"{files.key.entities}_events.tsv"
+    events, path = events_files(files)
     table = read_tsv(path)
     onsets = numbers(table[table["trial_type"] == STIMULUS], ["onset"], path)["onset"]
     start = scan_start(run_events(events, files.key.run), onsets, str(events))

@@ -55,7 +55,7 @@ MAX_OFF_S = 0.1
 
 
 def find_recordings(root: Path, site: Site) -> list[RecordingFiles]:
-    """Matrices of ``EEG/`` and images of ``func/``, with the events table as confounds.
+    """Matrices of ``EEG/`` and images of ``func/``, with the events table as confounds and the EEG's events.
 
     Raises
     ------
@@ -65,12 +65,17 @@ def find_recordings(root: Path, site: Site) -> list[RecordingFiles]:
     root = Path(root)
     matrices = [path for path in sorted(root.glob("sub-*/EEG/EEG_data_sub-*.mat")) if not path.name.startswith(".")]
     found = recordings_of(pair_files(root, site, eeg_files=matrices), root, site)
-    return [replace(files, confounds=events_table(files)) for files in found]
+    return [replace(files, confounds=events_table(files), others=(eeg_events(files),)) for files in found]
 
 
 def events_table(files: RecordingFiles) -> Path:
     """``func/*_events.tsv`` of a recording: trials in scan time, and head motion."""
     return files.eeg.parents[1] / "func" / f"{files.key.entities}_events.tsv"
+
+
+def eeg_events(files: RecordingFiles) -> Path:
+    """``EEG_events_*.mat`` of a recording: trials on the EEG's clock."""
+    return files.eeg.with_name(files.eeg.name.replace("EEG_data", "EEG_events"))
 
 
 def electrode_names(numbers_C: Sequence[int]) -> list[str]:
@@ -147,7 +152,7 @@ def read_eeg(files: RecordingFiles, site: Site) -> Any:
     content = load_mat(files.eeg)
     samples_CN = the_matrix(files.eeg, variable="EEGdata") * 1e-6
     names = electrode_names(electrode_numbers(len(samples_CN), content.get("excludedchannels", []), str(files.eeg)))
-    events = files.eeg.with_name(files.eeg.name.replace("EEG_data", "EEG_events"))
+    events = eeg_events(files)
     path = events_table(files)
     table = read_tsv(path)
     onsets = numbers(table[table["trial_type"] == STIMULUS], ["onset"], path)["onset"].to_numpy()
@@ -196,6 +201,7 @@ SITE = Site(
     reference="n/s",
     tasks=("main",),
     task_pairs={"": "main"},
+    rotation_unit="rad",
     unusable="the published EEG has no channel names, and excluded channels are left out of the matrix",
     doi="10.18112/openneuro.ds002739.v1.0.0",
     license="CC0-1.0",

@@ -21,6 +21,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from site_adapters.caps import BC31
+from xsite.data.bids import find_recordings as find_bids_recordings
 from xsite.data.bids import read_bold as read_bids_bold
 from xsite.data.files import read_tsv
 from xsite.data.inheritance import data_set_root
@@ -33,6 +34,23 @@ from xsite.site import BoldRun, Expected, RecordingFiles, Site
 EPOCH_S = 30.0
 
 
+def find_recordings(root: Path, site: Site) -> list[RecordingFiles]:
+    """Recordings as BIDS names them, with the subject's sleep stages.
+
+    Raises
+    ------
+    SiteError
+        The folder is absent, or holds not one pair.
+    """
+    found = find_bids_recordings(Path(root), site)
+    return [replace(files, others=(stages_file(data_set_root(files.eeg), files.key),)) for files in found]
+
+
+def stages_file(root: Path, key: RecordingKey) -> Path:
+    """Table of the sleep stages of all runs of a subject."""
+    return root / "sourcedata" / f"sub-{key.subject}-sleep-stage.tsv"
+
+
 def sleep_stages(root: Path, key: RecordingKey) -> list[str]:
     """Scored stages of one run in epochs of 30 s, as the authors write them; empty where it was not scored.
 
@@ -41,7 +59,7 @@ def sleep_stages(root: Path, key: RecordingKey) -> list[str]:
     FormatError
         The table is there but has no column of stages.
     """
-    path = root / "sourcedata" / f"sub-{key.subject}-sleep-stage.tsv"
+    path = stages_file(root, key)
     if not path.is_file():
         return []
     table = read_tsv(path)
@@ -84,6 +102,7 @@ SITE = Site(
     note="5 kHz, 32 channels and mains of 60 Hz are inferred; 286 volumes at rest and the TR of the image headers are "
     "second-hand; reference not stated; channel names only in the headers",
     expected=Expected(subjects=33, recordings=250),
+    find_recordings=find_recordings,
     read_bold=read_bold,
 )
 

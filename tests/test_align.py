@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import mne
 import numpy as np
 import pytest
 
+from xsite.data.markers import time_breaks
 from xsite.errors import AlignmentError
 from xsite.signals.align import Alignment, Repair, ScanEvidence, align, align_without_markers
 
@@ -312,3 +314,118 @@ def test_published_start_is_the_sites_word():
 def test_what_the_reader_repaired_is_recorded():
     told = Repair("onset-unit", 1, "onsets are samples at 5000 Hz")
     assert run(train(), evidence=SCAN, repairs=[told]).repairs == (told,)
+
+
+def paused(pause: float, after: int = 40) -> np.ndarray:
+    """Markers on the clock of an EEG whose recorder stood still for a while after one of the volumes."""
+    true = train()
+    stop = true[after - 1] + 0.5
+    kept = true[(true <= stop) | (true > stop + pause)]
+    return np.where(kept > stop, kept - pause, kept)
+
+
+def test_an_eeg_that_was_paused_is_not_repaired_by_a_protocol():
+    markers, protocol = paused(5 * T_R + 0.01), ScanEvidence(protocol_onset=LEAD)
+    assert len(markers) == 95
+    found = run(markers, evidence=protocol, eeg_duration=DURATION - 5 * T_R)
+    assert (found.verdict, found.confidence) == ("unverified", 0.2)
+    assert any("the last 5 markers are missing although the EEG runs on: was it paused?" in x for x in found.evidence)
+    stopped = run(train(95), evidence=protocol, eeg_duration=train(95)[-1] + 1.0)  # the EEG ended: nothing was paused
+    assert stopped.verdict == "repaired"
+    np.testing.assert_allclose(stopped.volume_onsets, train(), atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    "shown",
+    [
+        {"evidence": SCAN},
+        {"evidence": ScanEvidence(protocol_onset=LEAD)},
+        {"first_onset": LEAD},
+        {"evidence": ScanEvidence(artifact_onset=LEAD)},
+        {},
+    ],
+)
+def test_a_break_inside_the_scan_casts_doubt_whatever_shows_its_begin(shown: dict):
+    whole = run(train(), **shown)
+    found = run(train(), breaks=[3.0, LEAD + 40.3 * T_R], **shown)
+    assert found.verdict == "unverified"
+    assert found.confidence < max(whole.confidence, 0.5)
+    assert any(f"interrupted inside the scan, at {LEAD + 40.3 * T_R:.3f} s" in words for words in found.evidence)
+    beside = run(train(), breaks=[3.0, LEAD, LEAD + N * T_R + 1], **shown)
+    assert (beside.verdict, beside.evidence) == (whole.verdict, whole.evidence)
+
+
+def test_breaks_are_read_from_the_marks_of_brainvision_eeglab_and_mne():
+    raw = mne.io.RawArray(np.zeros((1, 1000)), mne.create_info(["Cz"], 10.0, "eeg"), verbose="error")
+    marks = {"New Segment/": [0.0, 30.0], "boundary": [0.1, 40.0], "BAD_ACQ_SKIP": [50.0], "BAD boundary": [60.0]}
+    others = {"Response/R128": [31.0], "BAD_jump": [32.0], "boundary condition/go": [33.0], "EDGE boundary": [60.0]}
+    for name, times in (marks | others).items():
+        raw.annotations.append(times, 0.0, name)
+    assert time_breaks(raw) == (30.0, 40.0, 50.0, 60.0)
+    assert time_breaks(raw.copy().crop(35.0)) == (5.0, 15.0, 25.0)
+
+
+def slice_train(n_slices: int, t_r: float, n: int = 60) -> np.ndarray:
+    return LEAD + t_r / n_slices * np.arange(n * n_slices)
+
+
+def test_an_anchor_coarser_than_the_slices_does_not_choose_among_them():
+    options = {"n_volumes": 60, "t_r": 1.0, "triggers_per_volume": 30, "sfreq": 5000.0}
+    slices, true = slice_train(30, 1.0), LEAD + np.arange(60.0)
+    late = ScanEvidence(LEAD + 0.024, LEAD + 60.024)
+    found = run(slices, evidence=late, **options)
+    assert found.verdict == "repaired"
+    np.testing.assert_allclose(found.triggers, true, atol=1e-6)
+    wrong = [
+        run(slices[1:], evidence=late, **options),  # its first slice lost: the next one lies near the anchor as well
+        run(slices[3:], evidence=late, **options),
+        run(slices, evidence=ScanEvidence(LEAD + 0.034, LEAD + 60.034), **options),
+        run(slices - LEAD + 0.01, evidence=ScanEvidence(0.012, 60.012), **options),  # no EEG before the first trigger
+    ]
+    for found in wrong:
+        assert found.verdict == "unverified"
+        assert any("nothing shows which slice is the first of a volume" in words for words in found.evidence)
+
+
+def test_an_anchor_finer_than_the_slices_finds_the_first_one_though_it_was_lost():
+    slices = slice_train(15, T_R, N)
+    found = run(slices[1:], evidence=ScanEvidence(LEAD + 0.024, LEAD + N * T_R), triggers_per_volume=15, sfreq=5000.0)
+    assert found.verdict == "repaired"
+    np.testing.assert_allclose(found.triggers, train(), atol=1e-6)
+    halfway = ScanEvidence(LEAD + 0.06, LEAD + N * T_R + 0.06)
+    assert run(slices, evidence=halfway, triggers_per_volume=15, sfreq=5000.0).verdict == "unverified"
+
+
+def test_a_published_start_between_two_markers_is_doubted():
+    for lost, first_onset in ((2, LEAD + 0.5 * T_R), (0, LEAD + 0.4 * T_R)):
+        found = run(train()[: N - lost], first_onset=first_onset)
+        assert (found.verdict, found.confidence) == ("unverified", 0.2)
+        assert any("scan_start lies between two markers" in words for words in found.evidence)
+    assert run(train()[: N - 2], first_onset=LEAD + 0.2 * T_R).verdict == "repaired"
+
+
+@pytest.mark.parametrize("scan", [ScanEvidence(), ScanEvidence(LEAD, LEAD + (N + 2) * T_R)])
+def test_discarded_volumes_of_the_sidecar_are_the_first_markers(scan: ScanEvidence):
+    options = {"evidence": scan, "eeg_duration": DURATION + 10}
+    found = run(train(N + 2), discarded=2, **options)
+    assert found.verdict == "repaired"
+    np.testing.assert_allclose(found.volume_onsets, train() + 2 * T_R)
+    assert any("the sidecar says" in words and "discarded before the image" in words for words in found.evidence)
+    for odd in ({"discarded": 4, "extra_markers": "start"}, {"discarded": 2, "extra_markers": "end"}):
+        doubted = run(train(N + 2), **odd, **options)
+        assert (doubted.verdict, doubted.confidence) == ("unverified", 0.2)
+        assert any("were discarded before the image, but" in words for words in doubted.evidence)
+    with pytest.raises(AlignmentError, match="`extra_markers: end`"):
+        run(train(N + 2), discarded=4, **options)
+    known = run(train(N + 3), discarded=2, dummy_volumes=2, extra_markers="end", eeg_duration=DURATION + 10)
+    assert known.verdict == "repaired"  # the site's dummies are those of the sidecar, one more came at the end
+    np.testing.assert_allclose(known.volume_onsets, train() + 2 * T_R)
+    assert run(train(), discarded=4, evidence=SCAN).verdict == "ok"  # discarded by the scanner, without triggers
+
+
+def test_discarded_volumes_are_doubted_where_the_eeg_ends_with_the_last_marker():
+    found = run(train(N + 1), discarded=1, eeg_duration=LEAD + N * T_R + 1.0)
+    assert found.verdict == "unverified"
+    assert any("as likely the last ones" in words for words in found.evidence)
+    with pytest.raises(AlignmentError, match="sidecar says that 5 were discarded: dummy_volumes"):
+        run(train(N + 5), discarded=5, eeg_duration=DURATION + 10)

@@ -114,3 +114,25 @@ def test_facts_are_checked(recorded: tuple[mne.io.RawArray, Alignment, np.ndarra
     facts = "name: here\nsfreq: 5000\nt_r: 2.0\nline_freq: 50\nvolume_marker: R128\npulse: aas\nresidual: obs\n"
     (tmp_path / "site.yaml").write_text(facts)
     assert (load_site(tmp_path / "site.yaml").pulse, load_site(tmp_path / "site.yaml").residual) == ("aas", "obs")
+
+
+def test_a_hole_that_breaks_the_clock_splits_the_gradient_removal(
+    recorded: tuple[mne.io.RawArray, Alignment, np.ndarray],
+):
+    raw, _, _ = recorded
+    cut = int((LEAD + 20 * T_R) * SFREQ)  # the scanner stops for three volumes and 0.3 s
+    pause = np.random.default_rng(5).normal(0, 5e-6, (len(NAMES), 6300))
+    data = np.concatenate([raw.get_data(stop=cut), pause, raw.get_data(start=cut + 6000)], axis=1)
+    markers = LEAD + T_R * np.arange(N_VOLUMES)
+    markers = np.concatenate([markers[:20], markers[23:] + 0.3])
+    raw = mne.io.RawArray(data, raw.info, verbose=False)
+    alignment = align(
+        markers, n_volumes=N_VOLUMES, t_r=T_R, start_time=0.0, eeg_duration=data.shape[1] / SFREQ, source="x"
+    )
+    assert not alignment.volume_valid.all()  # the audit takes it, without the volumes in the hole
+    eeg, steps = cleaned(raw, alignment, T_R, replace(SITE, loops=(), pulse="none"), sfreq=200.0, source="sub-1")
+    assert [run["corrected"] for run in steps[0]["runs"]] == [True, True]
+    hole = slice(int(200 * (LEAD + 20 * T_R)) + 1, int(200 * markers[20]) - 1)
+    assert not eeg.valid_T[hole].any()
+    assert eeg.valid_T[: hole.start - 400].all()
+    assert eeg.valid_T[hole.stop + 400 : -200].all()

@@ -5,15 +5,18 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 from small_site import small_atlas, small_site, write_recording_files
 
 from jobs.evaluate import chosen
 from xsite.data.bids import find_recordings
 from xsite.data.exclusion import REJECTED, RULES, exclusion_reasons, figures_of
+from xsite.data.left_out import note_left_out
 from xsite.data.manifest import read_manifest, rebuild_manifest
-from xsite.data.refused import note_refused, read_refused
+from xsite.data.refused import forget_refused, note_refused, read_refused
 from xsite.data.store import write_recording
+from xsite.data.withdrawn import note_withdrawn
 from xsite.errors import AlignmentError, FoldError, StoreError
 from xsite.evaluation.folds import leave_one_site_out, manifest_keys
 from xsite.experiment import parse_experiment
@@ -127,7 +130,95 @@ def test_a_changed_threshold_needs_no_new_ingest(store, monkeypatch):
     assert read_manifest(store)["excluded"].sum() == 3
     loose = tuple(replace(rule, limit=5.0) if rule.figure == "mean_fd_mm" else rule for rule in RULES)
     monkeypatch.setattr("xsite.data.exclusion.RULES", loose)
-    assert rebuild_manifest(store)["excluded"].sum() == 2
+    manifest = read_manifest(store)
+    assert set(manifest.loc[manifest["excluded"], "site"]) == {"gamma"}
+    assert set(manifest.loc[manifest["excluded"], "reason"]) == {"single bipolar channel"}
+    assert len(select_manifest(store, parse_experiment({"name": "x", "model": {"name": "ridge"}}, "test"))) == 4
+    strict = tuple(replace(rule, limit=0.05) if rule.figure == "mean_fd_mm" else rule for rule in RULES)
+    monkeypatch.setattr("xsite.data.exclusion.RULES", strict)
+    assert read_manifest(store)["excluded"].all()
+    assert read_manifest(store).equals(rebuild_manifest(store))
+
+
+def test_a_manifest_of_an_earlier_version_follows_the_rules_too(store, monkeypatch):
+    path = f"{store}/manifest.parquet"
+    pd.read_parquet(path).drop(columns="own_reason").to_parquet(path)
+    monkeypatch.setattr("xsite.data.exclusion.RULES", ())
+    assert set(read_manifest(store).query("excluded")["site"]) == {"gamma"}
+
+
+def test_a_refused_recording_trains_no_more_until_it_is_ingested(store, tmp_path):
+    key = RecordingKey("beta", "01", task="rest")
+    files = RecordingFiles(key, tmp_path / "sub-01_task-rest_eeg.vhdr", tmp_path / "sub-01_task-rest_bold.nii.gz")
+    note_refused(store, small_site(name="beta"), files, AlignmentError("no volume marker"))
+    assert key not in manifest_keys(read_manifest(store))  # before the manifest is rebuilt, too
+    row = rebuild_manifest(store).query("site == 'beta' and subject == '01'").iloc[0]
+    assert (row["excluded"], row["reason"]) == (True, "refused by the latest ingest: AlignmentError: no volume marker")
+    forget_refused(store, key)
+    assert key in manifest_keys(read_manifest(store))
+    (tmp_path / "store" / "refused" / "beta" / "x.json").write_text("[")
+    with pytest.raises(StoreError, match=r"x\.json: damaged note"):
+        read_manifest(store)
+
+
+@pytest.fixture
+def ingested(tmp_path, make_recording):
+    """Two subjects of site alpha, whose provenance names their files, and those files."""
+    place, found = str(tmp_path / "store"), []
+    for subject in ("01", "02"):
+        stem = tmp_path / f"sub-{subject}_task-rest_eeg"
+        eeg, bold = stem.with_suffix(".vhdr"), tmp_path / f"sub-{subject}_task-rest_bold.nii.gz"
+        made = make_recording("alpha", subject)
+        names = (eeg.name, f"{stem.name}.json", bold.name)
+        sources = [{"file": name, "sha256": f"{subject}{name}"} for name in names]
+        write_recording(place, replace(made, quality=GOOD, provenance={"sources": sources}), fingerprint="f")
+        found.append(RecordingFiles(made.key, eeg, bold))
+    rebuild_manifest(place)
+    return place, found
+
+
+def reasons(place):
+    return {row.subject: row.reason for row in read_manifest(place).itertuples() if row.excluded}
+
+
+def test_what_pairing_takes_out_is_excluded_and_what_is_absent_is_not(ingested, tmp_path):
+    place, (first, second) = ingested
+    note_left_out(place, "alpha", {}, tmp_path)
+    note_withdrawn(place, "alpha", [first])
+    assert reasons(place) == {}  # the second was not fetched this time
+    note_left_out(place, "alpha", {second.eeg.with_suffix(".json"): "its EEG file is not there"}, tmp_path)
+    note_withdrawn(place, "alpha", [first])
+    assert reasons(place) == {}  # neither is a sidecar without its file anything against it
+    note_left_out(place, "alpha", {second.bold: "a pointer"}, tmp_path)
+    note_withdrawn(place, "alpha", [first])
+    assert reasons(place) == {"02": "left out by the latest ingest: a pointer"}
+    note_withdrawn(place, "other", [])
+    note_left_out(place, "alpha", {}, tmp_path)
+    note_withdrawn(place, "alpha", [first])
+    assert list(reasons(place)) == ["02"]  # absent now: what was said last holds
+    note_withdrawn(place, "alpha", [first, second])
+    assert reasons(place) == {}
+
+
+def test_a_recording_whose_key_changed_is_not_there_twice(ingested, tmp_path):
+    place, (first, second) = ingested
+    note_left_out(place, "alpha", {}, tmp_path)
+    note_withdrawn(place, "alpha", [first, replace(second, key=RecordingKey("alpha", "02", "", "rest", "1"))])
+    assert reasons(place) == {"02": "left out by the latest ingest: its files belong to sub-02_task-rest_run-1 now"}
+
+
+def test_one_image_under_two_keys_of_a_site_is_refused(ingested, make_recording):
+    place, (first, _) = ingested
+    sources = [{"file": "sub-03_task-rest_bold.nii.gz", "sha256": f"01{first.bold.name}"}]
+    copy = replace(make_recording("alpha", "03"), quality=GOOD, provenance={"sources": sources})
+    write_recording(place, copy, fingerprint="f")
+    rebuild_manifest(place)
+    experiment = parse_experiment({"name": "x", "model": {"name": "ridge"}}, "test")
+    with pytest.raises(StoreError, match=r"alpha/sub-01.*alpha/sub-03.* were made of the same image"):
+        select_manifest(place, experiment)
+    note_left_out(place, "alpha", {first.eeg: "renamed"}, first.eeg.parent)
+    note_withdrawn(place, "alpha", [])
+    assert set(select_manifest(place, experiment)["subject"]) == {"02", "03"}  # what is excluded is no second
 
 
 def test_an_unusable_site_is_ingested_with_its_story_and_excluded(tmp_path):

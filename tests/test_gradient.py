@@ -195,3 +195,25 @@ def test_few_volumes_and_irregular_triggers_are_refused(scan: Scan):
     wobbly = triggers + np.where(np.arange(N_VOLUMES) == 12, 0.004, 0)
     with pytest.raises(AlignmentError, match=r"sub-3\.vhdr: volume triggers deviate by up to 4 samples"):
         remove_gradient(raw, wobbly, T_R, source="sub-3.vhdr")
+
+
+def test_artifacts_of_other_sequences_beside_the_scan_are_invalid(rng: np.random.Generator, scan: Scan):
+    raw, _, triggers = scan
+    end = int((LEAD + N_VOLUMES * T_R) * SFREQ)
+    foreign = [(4000, 4900), (end + 1500, end + 2300)]  # a reference scan just before, a field map after
+    for start, stop in foreign:
+        raw._data[:4, start:stop] += rng.normal(0, 700e-6, (4, stop - start))
+    _, valid_T, steps = remove_gradient(raw, triggers, T_R, source="x")
+    for start, stop in foreign:
+        assert not valid_T[start:stop].any()
+    assert valid_T[:3900].all()
+    assert valid_T[int(LEAD * SFREQ) : end + 1400].all()  # the scan itself, and the quiet after it
+    assert steps[0]["uncorrected_s"] == pytest.approx(1.7, abs=0.41)
+
+
+def test_livelier_eeg_beside_the_scan_stays_valid(scan: Scan):
+    raw, eeg, triggers = scan
+    raw._data[:4, : int(LEAD * SFREQ)] = 2.5 * eeg[:4, : int(LEAD * SFREQ)]  # muscles
+    _, valid_T, steps = remove_gradient(raw, triggers, T_R, source="x")
+    assert valid_T.all()
+    assert steps[0]["uncorrected_s"] == 0

@@ -12,18 +12,19 @@ import sys
 import time
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from small_site import small_atlas, small_site, write_recording_files
 
 from jobs import ingest
 from site_adapters.phantom_sites import phantom_sites
 from xsite.data.bids import find_recordings
-from xsite.data.store import read_manifest, read_recording
+from xsite.data.store import read_manifest, read_recording, rebuild_manifest
 from xsite.errors import SiteError
 from xsite.evaluation.folds import manifest_keys
 from xsite.phantom.consortium import generate_consortium
 from xsite.recording import RecordingKey
-from xsite.runtime.ingest import ingest_recording, ingest_site
+from xsite.runtime.ingest import IngestReport, _files, ingest_recording, ingest_site
 from xsite.runtime.inputs import warn_of_lost_channels
 from xsite.runtime.study import read_coords
 
@@ -123,7 +124,40 @@ def test_files_that_were_not_fetched_say_what_to_do_and_what_is_still_in_the_sto
     state, message = ingest_recording(small_site(), files, store, atlas)
     assert state == "failed"
     assert f"{files.bold}: no such file" in message
-    assert f"still in the store and in use; delete {store}/small/sub-01_task-rest.zarr" in message
+    assert (
+        f"the version of an earlier ingest, {store}/small/sub-01_task-rest.zarr, is excluded from training" in message
+    )
+    (row,) = rebuild_manifest(store).itertuples()
+    assert row.excluded
+    assert row.reason.startswith("refused by the latest ingest: FormatError")
+
+
+def taken_out(store: str) -> dict[str, str]:
+    """Recordings of a store that may not train, with the reason."""
+    manifest = read_manifest(store)
+    return {str(row.path): str(row.reason) for row in manifest.itertuples() if row.excluded}
+
+
+def test_recordings_that_the_site_takes_out_train_no_more(tmp_path: Path) -> None:
+    for subject in ("01", "02", "03"):
+        write_recording_files(tmp_path / "bids", subject)
+    small_atlas(tmp_path)
+    root, store = tmp_path / "bids", str(tmp_path / "store")
+    for files in _files(small_site(), root, store, IngestReport()):
+        assert ingest_recording(small_site(), files, store, str(tmp_path / "atlas.nii.gz"))[0] == "done"
+    rebuild_manifest(store)
+    assert taken_out(store) == {}
+    shutil.move(root / "sub-03", tmp_path / "sub-03")  # a part of the data set is absent: nothing speaks against it
+    shutil.move(root / "derivatives" / "fmriprep" / "sub-03", tmp_path / "func-03")
+    assert len(_files(small_site(left_out={"*sub-02*": "fell asleep"}), root, store, IngestReport())) == 1
+    reason = "left out by the latest ingest: left out by the site: fell asleep"
+    assert taken_out(store) == {"small/sub-02_task-rest.zarr": reason}
+    with pytest.raises(SiteError, match="fell asleep"):
+        ingest_site(small_site(left_out={"*": "fell asleep"}), root, store)
+    assert taken_out(store) == {f"small/sub-{subject}_task-rest.zarr": reason for subject in ("01", "02")}
+    assert pd.read_parquet(f"{store}/manifest.parquet")["excluded"].sum() == 2  # for other readers too
+    assert len(_files(small_site(), root, store, IngestReport())) == 2
+    assert taken_out(store) == {}
 
 
 def test_the_manifest_follows_a_second_ingest_that_is_interrupted(

@@ -56,7 +56,7 @@ def test_the_table_needs_neither_store_nor_cluster(bids, site_file, capsys, monk
     assert lines[1].endswith("30 x R128")
     assert lines[2].split()[:4] == ["sub-02_task-rest", "paired", "81.0", "30"]
     assert "sub-03_task-rest  left out  81.0   30" in lines[3]
-    assert "no 'R128' among the EEG's markers (Comment/Sync On" in lines[3]
+    assert "no 'R128' among the EEG's markers ('Comment/Sync On'" in lines[3]
     assert "no EEG with the same entities" in lines[4]
     assert (
         lines[5]

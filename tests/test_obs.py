@@ -53,3 +53,26 @@ def test_shapes_are_orthonormal_and_fast(rng: np.random.Generator):
     spectrum = np.abs(np.fft.rfft(shapes_KS, axis=1)) ** 2
     assert spectrum[:, :20].sum() < 1e-2 * spectrum.sum()
     np.testing.assert_array_equal(principal_shapes(np.zeros((30, 500)), 500.0, 3, 20.0), 0)
+
+
+def test_volumes_a_sample_short_and_cut_ones_are_fitted_too(rng: np.random.Generator):
+    period, n_volumes = 999.6, 40
+    starts = np.rint(1500 + period * np.arange(n_volumes)).astype(int)
+    n = int(starts[-1]) + 800  # the last volume is cut by the end of the file
+    t = np.arange(n)
+    eeg = rng.normal(0, 5e-6, (2, n))
+    phase = (t - 1500) % period / period
+    sizes = rng.normal(size=n_volumes + 1)[np.clip((t - 1500) // period, 0, n_volumes).astype(int)]
+    fixed = sum(400e-6 * np.sin(2 * np.pi * (k * phase + rng.uniform())) for k in range(30, 60))
+    artifact = (fixed + 100e-6 * sizes * np.sin(2 * np.pi * 47 * phase)) * (t >= 1500)
+    raw = mne.io.RawArray(
+        (eeg + artifact)[:, 1800:], mne.create_info(["Cz", "O1"], SFREQ, "eeg"), verbose=False
+    )  # and the first one by its start
+    eeg, starts = eeg[:, 1800:], starts - 1800
+    corrected, _, _ = remove_gradient(raw, starts / SFREQ, period / SFREQ, residual="obs", source="x")
+    left = corrected.get_data() - eeg
+    rms = [1e6 * left[:, max(0, s) + 2 : min(left.shape[1], s + 998)].std() for s in starts]
+    assert set(np.diff(starts)) == {999, 1000}
+    assert max(rms) < 12  # what templates leave alone is 70 in the median volume
+    plain = remove_gradient(raw, starts / SFREQ, period / SFREQ, source="x")[0].get_data() - eeg
+    assert np.median([1e6 * plain[:, max(0, s) + 2 : s + 998].std() for s in starts]) > 30

@@ -159,7 +159,7 @@ def test_fault_2_tasks_and_files_that_the_site_names_are_left_out(tmp_path):
 def test_fault_2_no_marker_no_pair(tmp_path):
     put(tmp_path, "sub-01_task-rest_eeg.vhdr", "sub-01_task-rest_bold.nii.gz", markers=("Stimulus/S  1",) * 3)
     (reason,) = set(reasons(pair_files(tmp_path, GENERIC)).values())
-    assert "no 'R128' among the EEG's markers (Stimulus/S  1 x 3 in sub-01_task-rest_eeg.vmrk)" in reason
+    assert "no 'R128' among the EEG's markers ('Stimulus/S  1' x 3 in sub-01_task-rest_eeg.vmrk)" in reason
     (reason,) = set(reasons(pair_files(tmp_path, replace(GENERIC, volume_marker=None))).values())
     assert "neither a volume_marker nor" in reason
     pairing = pair_files(tmp_path, replace(GENERIC, volume_marker=None, scan_start=2.5))
@@ -205,8 +205,25 @@ def test_fault_2_contrary_evidence_refuses_though_markers_are_there(tmp_path):
     (tmp_path / "task-rest_eeg.json").write_text(
         json.dumps({"TaskDescription": "Rest, recorded outside the MR scanner"})
     )
-    (reason,) = set(reasons(pair_files(tmp_path, GENERIC)).values())
+    elsewhere = replace(GENERIC, volume_marker="S 1", scan_start=2.5)
+    (reason,) = set(reasons(pair_files(tmp_path, elsewhere)).values())
     assert reason == "not simultaneous: TaskDescription of its eeg.json says 'outside the MR scanner'"
+
+
+def test_fault_2_free_text_loses_against_counted_markers_and_refuses_eeg_without(tmp_path):
+    put(tmp_path, "sub-01_task-rest_eeg.vhdr", "sub-01_task-rest_bold.nii.gz")
+    put(tmp_path, "sub-02_task-rest_eeg.vhdr", "sub-02_task-rest_bold.nii.gz", markers=("Stimulus/S  1",) * 3)
+    words = "The EEG cap was applied outside the MRI scanner before the session."
+    (tmp_path / "task-rest_eeg.json").write_text(json.dumps({"EEGPlacementScheme": words}))
+    told = "EEGPlacementScheme of its eeg.json says 'outside the MRI scanner'"
+    pairing = pair_files(tmp_path, GENERIC)
+    assert pairing.evidence == {"sub-01_task-rest": f"8 x R128, although {told}"}
+    assert set(reasons(pairing)) == {"sub-02_task-rest_eeg.vhdr", "sub-02_task-rest_bold.nii.gz"}
+    assert set(reasons(pairing).values()) == {f"not simultaneous: {told}"}
+    policy = replace(GENERIC, volume_marker=None, scan_start=0.0)
+    assert pair_files(tmp_path, policy).recordings == []
+    unseen = replace(GENERIC, volume_marker="V", read_eeg=read_eeg)  # only its own reader sees the markers
+    assert len(pair_files(tmp_path, unseen).recordings) == 2
 
 
 def test_fault_2_another_session_is_another_time(tmp_path):

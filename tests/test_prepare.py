@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import importlib
 import json
 from dataclasses import replace
 
@@ -95,6 +97,21 @@ def test_the_fingerprint_follows_sources_settings_site_and_atlas(prepared, tmp_p
     marker_file.write_text(marker_file.read_text() + "\n; touched\n")
     others.append(input_fingerprint(small_site(), files, atlas))
     assert len({first, *others}) == 5
+
+
+def test_the_fingerprint_follows_the_source_of_a_reader(prepared, tmp_path, monkeypatch):
+    _, files, atlas = prepared
+    module = tmp_path / "laboratory_reader.py"
+    monkeypatch.syspath_prepend(tmp_path)
+    prints = []
+    for line in ("raise OSError", "raise ValueError"):
+        module.write_text(f"def read_eeg(files, site, *, gain=1):\n    {line}\n")
+        importlib.invalidate_caches()
+        reader = importlib.reload(importlib.import_module("laboratory_reader")).read_eeg
+        prints.append(input_fingerprint(small_site(read_eeg=reader), files, atlas))
+    partial = functools.partial(reader, gain=2)
+    prints.append(input_fingerprint(small_site(read_eeg=partial), files, atlas))
+    assert len(set(prints)) == 3, "the corrected reader, and the one with another gain, are other readers"
 
 
 def test_the_fingerprint_follows_inherited_sidecars_and_the_names_of_parcels(prepared, tmp_path):

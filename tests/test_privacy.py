@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -15,17 +17,20 @@ import zarr
 from scipy.io import loadmat, savemat
 from small_site import LEAD_IN, N_VOLUMES, T_R, small_atlas, small_site, write_recording_files
 
+from site_adapters import ds002734, ds002739, ds003768
 from xsite.data.bids import find_recordings
-from xsite.data.left_out import gathered, note_left_out
+from xsite.data.fingerprint import input_fingerprint, source_files
+from xsite.data.left_out import gathered, note_left_out, read_left_out
 from xsite.data.manifest import rebuild_manifest
-from xsite.data.privacy import Names, file_name
+from xsite.data.privacy import Names, file_name, public_words
+from xsite.data.refused import note_refused, read_refused
 from xsite.data.site_file import site_yaml
 from xsite.data.site_guess import guess_site
-from xsite.errors import SiteError
+from xsite.errors import FormatError, SiteError
 from xsite.recording import RecordingKey
 from xsite.reports.quality_pages import write_pages
-from xsite.runtime.ingest import ingest_recording
-from xsite.site import Site
+from xsite.runtime.ingest import IngestReport, _files, ingest_recording
+from xsite.site import RecordingFiles, Site
 
 NAME = "Quastenflosser"
 BORN = ("14.02.1963", "1963-02-14", "19630214", "14-FEB-1963")
@@ -271,6 +276,135 @@ def test_what_is_left_out_is_told_without_names(secret_root: Path, tmp_path: Pat
     assert NAME in str(more.values())
     assert found_in(store, PLANTED) == []
     assert "complete the download" in next(store.rglob("other.json")).read_text()
+
+
+@pytest.mark.parametrize("marker", [f"{NAME} (1963)", f"{NAME}) (1963", f"1963) it's {NAME} ((", f'"{NAME}" isn\'t'])
+def test_markers_that_a_reason_lists_stay_out_of_the_store(marker: str, tmp_path: Path) -> None:
+    root, store = tmp_path / "bids", tmp_path / "store"
+    paths = write_recording_files(root)
+    rewrite(paths["eeg"].with_suffix(".vmrk"), ("R128", marker))
+    for events in root.rglob("*_events.tsv"):
+        events.unlink()
+    with gathered() as left_out, pytest.raises(SiteError):
+        find_recordings(root, small_site(**SITE))
+    assert f"{f'Response/{marker}'!r} x " in str(next(iter(left_out.values())))  # the dry run prints it
+    note_left_out(str(store), "small", left_out, root)
+    assert found_in(store, (*PLANTED, "1963")) == []
+    (reason,) = set(read_left_out(str(store))["small"].values())
+    assert reason == "nothing shows that they are simultaneous: no 'R128' among the EEG's markers"
+
+
+@pytest.mark.parametrize("words", [f"no marker (a (b {NAME}) c", f"no marker (a) b ({NAME} x 3", f"no marker ({NAME}"])
+def test_brackets_that_are_nested_or_not_closed(words: str, tmp_path: Path) -> None:
+    note_left_out(str(tmp_path), "a", {tmp_path / "sub-01_eeg.edf": words}, tmp_path)
+    (reason,) = read_left_out(str(tmp_path))["a"].values()
+    assert reason.startswith("no marker")
+    assert NAME not in reason
+
+
+@pytest.mark.parametrize(
+    ("words", "stored"),
+    [
+        (f"found b'{NAME}' and r\"Dr '{NAME}' H\"; expected 'Fz'", "found '…' and '…'; expected 'Fz'"),
+        (f"found '{NAME}\\' (1963)'; expected 'Fz'", "found '…'; expected 'Fz'"),
+        (f"the volumes' marker 'R128', then '{NAME}, cut", "the volumes' marker 'R128', then '…'"),
+        (f"cannot be read (ValueError: bad (x) {NAME} y) z); fetch it", "cannot be read (ValueError); fetch it"),
+        (f"cannot be read (BadZipFile: {NAME}", "cannot be read (BadZipFile)"),
+        (f"/mnt/study of {NAME}/1963 b/sub-01_eeg.vhdr: empty", "sub-01_eeg.vhdr: empty"),
+    ],
+)
+def test_words_that_may_be_stored(words: str, stored: str) -> None:
+    assert public_words(words, []) == stored
+
+
+def refuse(words: str, cause: Exception | None) -> FormatError:
+    try:
+        raise FormatError(words) from cause
+    except FormatError as error:
+        return error
+
+
+def test_refused_notes_name_no_place_and_no_words_of_libraries(
+    secret_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, atlas = tmp_path / f"{NAME} home", tmp_path / f"of {NAME}, 1963" / f"atlas by {NAME}.nii.gz"
+    monkeypatch.setenv("HOME", str(home))
+    store = tmp_path / "store"
+    files = RecordingFiles(RecordingKey("small", "01"), secret_root / "a.vhdr", secret_root / "b.nii.gz")
+    library = ValueError(f"line of {NAME}; {DAY[0]}\nsecond")
+    for subject, words, cause in (
+        ("01", f"{atlas}: not the atlas of {home}, see {home}/cache", None),
+        ("02", f"{files.eeg}: no table: {library}; fetch it again", library),
+        ("03", f"{files.eeg}: cannot be read (ValueError: line of {NAME}; {DAY[0]}); fetch it again", library),
+        ("04", f"{store}/small/y: {atlas.name} is gone, s3://bucket/{NAME} x/y too", None),
+    ):
+        own = replace(files, key=RecordingKey("small", subject))
+        places = (str(atlas), f"s3://bucket/{NAME} x")
+        note_refused(str(store), small_site(), own, refuse(words, cause), places)
+    assert found_in(store, (*PLANTED, "1963", str(tmp_path))) == []
+    told = read_refused(str(store))["small"]
+    assert told["sub-01"] == "FormatError: file.nii.gz: not the atlas of the folder, see cache"
+    assert told["sub-02"].endswith("no table: ValueError; fetch it again")
+    assert told["sub-03"].endswith("cannot be read (ValueError); fetch it again")
+
+
+def test_a_failed_recording_does_not_tell_where_the_atlas_lies(secret_root: Path, tmp_path: Path) -> None:
+    paths = write_recording_files(secret_root)
+    atlas = tmp_path / f"of {NAME} (1963)" / f"{NAME} atlas.nii.gz"
+    (files,) = find_recordings(secret_root, small_site(**SITE))
+    state, message = ingest_recording(small_site(**SITE), files, str(tmp_path / "store"), str(atlas))
+    assert (state, NAME in message) == ("failed", True)
+    assert paths["eeg"].is_file()
+    assert read_refused(str(tmp_path / "store"))["small"]
+    assert found_in(tmp_path / "store", (*PLANTED, "1963")) == []
+
+
+def test_labels_that_look_like_a_date_are_named_at_ingest(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    keys = (RecordingKey("small", "01", session="20190312"), RecordingKey("small", "02", session="2019"))
+    found = [RecordingFiles(key, tmp_path / "a.vhdr", tmp_path / "b.nii.gz") for key in keys]
+
+    def warned(files: list[RecordingFiles]) -> list[str]:
+        caplog.clear()
+        site = small_site(find_recordings=lambda root, site: files)
+        with caplog.at_level(logging.WARNING, logger="xsite.runtime.ingest"):
+            assert _files(site, tmp_path, str(tmp_path / "store"), IngestReport()) == files
+        return caplog.messages
+
+    assert warned(found) == ["site small: labels that look like a date become keys of the store: 20190312"]
+    assert warned(found[1:]) == []
+
+
+def like_ds002734(folder: Path) -> RecordingFiles:
+    files = RecordingFiles(RecordingKey("ds002734", "02", task="main", run="01"), folder / "EEG/x.mat", Path())
+    return replace(files, others=ds002734.events_files(files))
+
+
+def like_ds002739(folder: Path) -> RecordingFiles:
+    key = RecordingKey("ds002739", "01", task="main", run="01")
+    files = RecordingFiles(key, folder / "EEG/EEG_data_sub-01_run-01.mat", Path())
+    return replace(files, others=(ds002739.eeg_events(files), ds002739.events_table(files)))
+
+
+def like_ds003768(folder: Path) -> RecordingFiles:
+    key = RecordingKey("ds003768", "01", task="rest", run="1")
+    return RecordingFiles(key, folder / "eeg/x.vhdr", Path(), others=(ds003768.stages_file(folder, key),))
+
+
+@pytest.mark.parametrize("made", [like_ds002734, like_ds002739, like_ds003768])
+def test_files_that_adapters_read_are_part_of_the_fingerprint(
+    made: Callable[[Path], RecordingFiles], tmp_path: Path
+) -> None:
+    paths = write_recording_files(tmp_path)
+    others = made(tmp_path / "sub-01").others
+    files = RecordingFiles(RecordingKey("small", "01", task="rest"), paths["eeg"], paths["bold"], others=others)
+    prints = {input_fingerprint(small_site(), files, None)}  # they need not be there
+    for number, path in enumerate(others, start=1):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for content in ("a\tb\n1\t2\n", "a\tb\n1\t3\n"):
+            path.write_text(content)
+            assert source_files(files).count(path) == 1
+            prints.add(input_fingerprint(small_site(), files, None))
+        assert len(prints) == 1 + 2 * number
 
 
 @pytest.mark.parametrize(

@@ -264,3 +264,18 @@ def test_what_is_shipped_holds_our_packages_and_shadows_nothing() -> None:
     assert [folder.name for folder in folders] == ["neurobolt", "xsite", "site_adapters", "jobs"]
     assert all(folder.is_absolute() and (folder / "__init__.py").is_file() for folder in folders)
     assert ROOT not in folders
+
+
+def test_names_of_atlases_and_dry_runs_are_no_places() -> None:
+    words = ["ds002336", "--bids", "/data/bids", "--store", "/data/store", "--atlas", "difumo64"]
+    assert submit.resolve("ingest", words) == words
+    listing = ["ds002336", "--bids", "/data/bids", "--dry-run"]
+    assert submit.resolve("ingest", listing) == listing
+    with pytest.raises(RecipeError, match="sidecars"):
+        submit.resolve("phantom", ["/data/out", "--like", "ds002336", "--sidecars", "here/ds002336"])
+
+
+def test_what_looks_at_local_files_is_not_submitted(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        submit.parser().parse_args(["site", "check", "mysite.yaml"])
+    assert "invalid choice: 'site'" in capsys.readouterr().err

@@ -24,6 +24,7 @@ TrainEnd = Literal["start", "end"]
 EventsUnit = Literal["s", "ms", "samples"]
 Pulse = Literal["none", "aas", "pca-obs"]
 Residual = Literal["none", "obs"]
+RotationUnit = Literal["rad", "deg"]
 Confounds = Literal["motion6", "none", "simple", "scrubbing", "compcor", "ica_aroma"]
 
 
@@ -41,6 +42,8 @@ class RecordingFiles:
         or an ``events.tsv`` that holds motion parameters.
     truth : Path, optional
         Phantoms only: the noise-free parcel series (TSV, one row per volume).
+    others : tuple of Path
+        Files beside these that a site's own readers open, present or not: when one changes, the recording is made anew.
     """
 
     key: RecordingKey
@@ -48,6 +51,7 @@ class RecordingFiles:
     bold: Path
     confounds: Path | None = None
     truth: Path | None = None
+    others: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,6 +152,8 @@ class Site:
         What is regressed out of the BOLD besides the trend: the six motion parameters (all columns of a table that does
         not name them), nothing, or one of nilearn's strategies on fMRIPrep's table
         (:func:`nilearn.interfaces.fmriprep.load_confounds_strategy`).
+    rotation_unit : {"rad", "deg"}, optional
+        Unit of the rotations in motion files that are not fMRIPrep's. ``None``: told from their size, with a note.
     extra_markers : {"start", "end"}, optional
         Where the one or two volume markers too many are: "end" for scans stopped by hand, "start" for dummy scans
         that are not in the image. ``None``: not known, and refused where the files do not show it.
@@ -210,6 +216,7 @@ class Site:
     reference: str = "n/s"
     bold_space: BoldSpace = "derivative"
     confounds: Confounds = "motion6"
+    rotation_unit: RotationUnit | None = None
     extra_markers: TrainEnd | None = None
     missing_markers: TrainEnd | None = None
     triggers_per_volume: int = 1
@@ -254,6 +261,8 @@ class Site:
             problems.append(f"bold_space is {self.bold_space!r}, expected one of {get_args(BoldSpace)}")
         if self.confounds not in get_args(Confounds):
             problems.append(f"confounds is {self.confounds!r}, expected one of {get_args(Confounds)}")
+        if self.rotation_unit not in (None, *get_args(RotationUnit)):
+            problems.append(f"rotation_unit is {self.rotation_unit!r}, expected 'rad', 'deg' or nothing")
         if self.events_unit not in get_args(EventsUnit):
             problems.append(f"events_unit is {self.events_unit!r}, expected one of {get_args(EventsUnit)}")
         for name, known in (("pulse", Pulse), ("residual", Residual)):

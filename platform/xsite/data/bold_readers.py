@@ -48,7 +48,7 @@ def read_bold(files: RecordingFiles, site: Site) -> BoldRun:
     start_time, origin = _start_time(sidecar, t_r, slices)
     discarded = _discarded(sidecar)
     n_volumes = int(image.shape[3])
-    table = read_confounds(files.confounds, n_volumes, site.confounds, image=path)
+    table = read_confounds(files.confounds, n_volumes, site.confounds, image=path, rotation_unit=site.rotation_unit)
     facts = {
         "space": space,
         "transforms": [link.name for link in transforms],

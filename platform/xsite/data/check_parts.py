@@ -11,7 +11,7 @@ import numpy as np
 from xsite.data.marker_looks import MarkerLook
 from xsite.data.markers import same
 from xsite.data.prepare import SFREQ_TOLERANCE
-from xsite.data.privacy import DATE
+from xsite.data.privacy import dated_labels
 from xsite.errors import ChannelError
 from xsite.recording import Recording
 from xsite.signals.align import Alignment
@@ -51,11 +51,11 @@ class Check:
 
 def label_check(found: Sequence[RecordingFiles]) -> Check:
     """Labels become keys in the store: they must not be days."""
-    labels = {label for f in found for label in (f.key.subject, f.key.session, f.key.run) if DATE.search(label)}
+    labels = dated_labels(found)
     if not labels:
         return Check("privacy of labels", "pass", "no subject, session or run label holds a date")
     fix = "labels are the keys of the store: rename subjects, sessions and runs so that none tells a day"
-    return Check("privacy of labels", "warn", f"labels that look like a date: {', '.join(sorted(labels)[:5])}", fix)
+    return Check("privacy of labels", "warn", f"labels that look like a date: {', '.join(labels[:5])}", fix)
 
 
 def eeg_checks(raw: Any, site: Site, files: RecordingFiles) -> tuple[list[Check], Site]:

@@ -58,8 +58,7 @@ def cleaned(
     ecgs = _ecgs(raw, site) if site.pulse != "none" else []
     valid_T, steps = None, list[dict[str, Any]]()
     if site.eeg_state == "raw":
-        acquired = np.flatnonzero(alignment.volume_valid)
-        triggers = alignment.triggers[acquired[0] : acquired[-1] + 1] if len(acquired) else alignment.triggers[:0]
+        triggers = alignment.triggers[alignment.volume_valid]  # without those that the audit put into a broken hole
         raw, valid_T, steps = remove_gradient(
             raw, triggers, t_r, residual=site.residual, trend="kept", also=[*loops, *ecgs], source=source
         )

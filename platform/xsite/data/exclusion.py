@@ -1,7 +1,7 @@
 """Which recordings must not train, in one place: every rule with its threshold, its reason and its source.
 
 The rules look at the figures that preparation wrote (:mod:`xsite.signals.quality`), and the manifest applies them each
-time it is rebuilt: a changed threshold needs no new ingest. A figure that is not known excludes nothing.
+time it is read: a changed threshold needs no new ingest. A figure that is not known excludes nothing.
 """
 
 from __future__ import annotations

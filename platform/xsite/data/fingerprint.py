@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, fields
@@ -53,14 +54,24 @@ def input_fingerprint(
 
 
 def source_files(files: RecordingFiles) -> list[Path]:
-    """Every file that a recording is made from: data, headers, markers, sidecars."""
+    """Every file that a recording is made from: data, headers, markers, sidecars, and what the site's readers open."""
     tables = [path for path in (files.confounds, files.truth) if path is not None]
+    tables += [path for path in files.others if path.is_file() and path not in tables]
     images = [files.bold, *sidecar_paths(files.bold, files.key)]
     return [files.eeg, *eeg_companions(files.eeg), *images, *eeg_sidecars(files.eeg), *tables, *bold_companions(files)]
 
 
 def _named(value: Any) -> Any:
-    return f"{value.__module__}.{value.__qualname__}" if callable(value) else value
+    """A reader by its name and its source: the same function corrected is another one."""
+    function = inspect.unwrap(getattr(value, "func", value))  # a partial's own function
+    if not callable(function):
+        return value
+    bound = [repr(getattr(value, "args", ())), repr(getattr(value, "keywords", {}))]
+    try:
+        source = sha256(Path(inspect.getsourcefile(function) or ""))
+    except (OSError, TypeError):  # made in an interpreter, without a file
+        source = ""
+    return [function.__module__, getattr(function, "__qualname__", repr(function)), source, *bound]
 
 
 def sha256(path: Path) -> str:

@@ -89,5 +89,13 @@ def _plain(reason: str, root: Path, names: Mapping[Path, str]) -> str:
     """The reason without folders, without private names, and without what it lists in brackets (markers, say)."""
     for path, public in names.items():
         reason = reason.replace(f"{path}", public).replace(path.name, public)
-    reason = re.sub(r" *\([^()]*\)", "", reason.replace(f"{root}/", ""))
-    return public_words(reason, names)
+    reason = public_words(reason.replace(f"{root}/", ""), names)
+    return _without_brackets(reason)
+
+
+def _without_brackets(reason: str) -> str:
+    """The reason without brackets, nested ones too; where they are not balanced, nothing from the first one on."""
+    shorter, left = "", reason
+    while shorter != left:
+        shorter, left = left, re.sub(r" *\([^()]*\)", "", left)
+    return re.split(r" *\(", reason, maxsplit=1)[0].split(")")[0] if re.search(r"[()]", left) else left

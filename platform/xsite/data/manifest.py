@@ -13,6 +13,7 @@ import pandas as pd
 
 from xsite.data import storage
 from xsite.data.exclusion import exclusion_reasons
+from xsite.data.notes import noted_reasons
 from xsite.errors import StoreError
 
 SEAL = "zarr.json"
@@ -31,6 +32,7 @@ COLUMNS = [
     "parcellation_sha256",
     "parcels",
     "verdict",
+    "own_reason",
     "excluded",
     "reason",
     "path",
@@ -40,12 +42,13 @@ COLUMNS = [
     "image_sha256",
 ]
 IMAGES = (".nii", ".nii.gz")
+QUALITY = "quality_"  # before a figure's name, in its column
 
 
 def rebuild_manifest(store: str) -> pd.DataFrame:
     """Read every complete recording's attributes and write ``manifest.parquet`` anew, atomically.
 
-    What must not train is marked here (:mod:`xsite.data.exclusion`), with every reason.
+    What must not train is marked (:mod:`xsite.data.exclusion`, :mod:`xsite.data.notes`), with every reason.
 
     Returns
     -------
@@ -69,9 +72,10 @@ def read_manifest(store: str) -> pd.DataFrame:
     """One row per recording, sorted by key.
 
     Columns: the key's labels; ``n_chans, ch_names`` (JSON list)``, n_times, sfreq, n_volumes, n_valid, t_r,
-    parcellation_name, parcellation_sha256, parcels`` (JSON list)``, verdict, excluded, reason, path`` (below the
-    store)``, sha256, fingerprint, has_truth, image_sha256`` (of the BOLD image; empty for tables), and one column per
-    quality figure, named ``quality_...``.
+    parcellation_name, parcellation_sha256, parcels`` (JSON list)``, verdict, own_reason`` (of preparation)``, excluded,
+    reason`` (by today's rules and notes, whenever the file was written)``, path`` (below the store)``, sha256,
+    fingerprint, has_truth, image_sha256`` (of the BOLD image; empty for tables), and one column per quality figure,
+    named ``quality_...``.
 
     Raises
     ------
@@ -86,7 +90,8 @@ def read_manifest(store: str) -> pd.DataFrame:
         manifest = pd.read_parquet(io.BytesIO(fs.cat_file(path)))
     except Exception as error:  # pyarrow raises its own kinds on a damaged file
         raise StoreError(f"{path}: damaged manifest ({error}); delete it: it is rebuilt from the recordings") from error
-    return _not_empty(manifest, store)
+    known = "own_reason" in manifest  # else written by an earlier version: the recordings themselves know
+    return _not_empty(_marked(manifest, fs, root) if known else _scan(fs, root), store)
 
 
 def _not_empty(manifest: pd.DataFrame, store: str) -> pd.DataFrame:
@@ -129,12 +134,12 @@ def check_one_parcellation(manifest: pd.DataFrame) -> None:
 
 
 def check_distinct_images(manifest: pd.DataFrame) -> None:
-    """Refuse two sites that were made of the same images: two readings of one data set, such as raw and corrected EEG.
+    """Refuse what was made of the same images twice: two sites (raw and corrected EEG, say), or two keys of one site.
 
     Raises
     ------
     StoreError
-        They would train and test on the same people.
+        Two sites would train and test on the same people; of two keys one is a former name, or a copy.
     """
     if "image_sha256" not in manifest:  # written before this was known
         return
@@ -146,13 +151,33 @@ def check_distinct_images(manifest: pd.DataFrame) -> None:
                 f"sites {' and '.join(sites)} were made of the same images ({', '.join(sorted(rows['path']))}): a "
                 "study of both would train and test on the same people; name those to use in data.sites"
             )
+        if len(rows) > 1:
+            raise StoreError(
+                f"recordings {' and '.join(sorted(rows['path']))} were made of the same image: one is a copy, or has "
+                "the name of an earlier ingest; delete it from the store, or leave its files out with left_out of the "
+                "site, and ingest again"
+            )
 
 
 def _scan(fs: Any, root: str) -> pd.DataFrame:
     paths = sorted(str(path) for path in fs.glob(f"{root}/*/*.zarr/{SEAL}"))
     rows = [_row(path, fs.cat_file(path)) for path in paths]
     manifest = pd.DataFrame(rows, columns=None if rows else COLUMNS)
-    return manifest.sort_values(KEYS, ignore_index=True)
+    return _marked(manifest.sort_values(KEYS, ignore_index=True), fs, root)
+
+
+def _marked(manifest: pd.DataFrame, fs: Any, root: str) -> pd.DataFrame:
+    """The manifest with ``excluded`` and ``reason`` by the rules as they are now, and by the notes of the store."""
+    noted = noted_reasons(fs, root)
+    reasons = []
+    for row in manifest.to_dict("records"):
+        provenance = {"excluded": row["own_reason"], "alignment": {"verdict": row["verdict"]}}
+        quality = {
+            str(name).removeprefix(QUALITY): value for name, value in row.items() if str(name).startswith(QUALITY)
+        }
+        found = exclusion_reasons(provenance, quality, int(row["n_chans"]))
+        reasons.append("; ".join(found + noted.get(str(row["path"]), [])))
+    return manifest.assign(excluded=[bool(reason) for reason in reasons], reason=reasons)
 
 
 def _row(path: str, content: bytes) -> dict[str, Any]:
@@ -166,12 +191,11 @@ def _row(path: str, content: bytes) -> dict[str, Any]:
 
 
 def _quality(figures: Mapping[str, Any]) -> dict[str, Any]:
-    return {f"quality_{name}": math.nan if value is None else value for name, value in figures.items()}
+    return {f"{QUALITY}{name}": math.nan if value is None else value for name, value in figures.items()}
 
 
 def _facts(attributes: Mapping[str, Any]) -> dict[str, Any]:
     key, provenance, atlas = attributes["key"], attributes["provenance"], attributes["parcellation"]
-    reason = "; ".join(exclusion_reasons(provenance, attributes["quality"], len(attributes["ch_names"])))
     entities = (("sub", "subject"), ("ses", "session"), ("task", "task"), ("run", "run"))
     name = "_".join(f"{short}-{key[label]}" for short, label in entities if key[label])
     return {
@@ -187,8 +211,9 @@ def _facts(attributes: Mapping[str, Any]) -> dict[str, Any]:
         "parcellation_sha256": atlas["sha256"],
         "parcels": json.dumps(atlas["labels"]),
         "verdict": (provenance.get("alignment") or {}).get("verdict", "unverified"),
-        "excluded": bool(reason),
-        "reason": reason,
+        "own_reason": str(provenance.get("excluded") or ""),
+        "excluded": False,  # marked when all are known
+        "reason": "",
         "path": f"{key['site']}/{name}.zarr",
         "sha256": attributes["sha256"],
         "fingerprint": attributes["fingerprint"],

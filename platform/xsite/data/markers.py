@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from xsite.site import RecordingFiles, Site
 
 LABELS = ("trial_type", "value", "stim_type", "category")
 NOTES = "xsite_reading_notes"
+BREAK = re.compile(r"(.*/)?\s*(new\s+segment(/.*)?|((bad|edge)[ _])?boundary|bad_acq_skip)\s*", re.IGNORECASE)
+BREAK_GUARD_S = 0.25  # a mark so near to the first sample says where the file begins, and no more
 
 
 def marker_onsets(raw: Any, marker: str) -> Float:
@@ -43,6 +46,14 @@ def marker_trains(raw: Any) -> dict[str, Float]:
     names = np.array([str(name) for name in raw.annotations.description], dtype=object)
     onsets = np.asarray(raw.annotations.onset, dtype=float) - float(raw.first_time)
     return {name: onsets[names == name] for name in dict.fromkeys(names.tolist())}
+
+
+def time_breaks(raw: Any) -> tuple[float, ...]:
+    """Seconds at which the recording was paused or cut, as BrainVision, EEGLAB and MNE mark it inside a file."""
+    found = sorted(
+        {time for name, times in marker_trains(raw).items() if BREAK.fullmatch(name) for time in times.tolist()}
+    )
+    return tuple(time for time in found if time > BREAK_GUARD_S)
 
 
 def is_known(name: str, site: Site) -> bool:

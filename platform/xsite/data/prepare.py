@@ -12,7 +12,15 @@ from xsite.data.bids import read_bold, read_eeg
 from xsite.data.cleaning import cleaned
 from xsite.data.files import sidecar_faults
 from xsite.data.fingerprint import sha256, source_files
-from xsite.data.markers import first_marker, is_known, marker_onsets, marker_trains, published_start, reading_notes
+from xsite.data.markers import (
+    first_marker,
+    is_known,
+    marker_onsets,
+    marker_trains,
+    published_start,
+    reading_notes,
+    time_breaks,
+)
 from xsite.data.parcel_targets import parcel_targets, truth_series
 from xsite.data.privacy import Names
 from xsite.data.versions import software_versions
@@ -203,6 +211,8 @@ def aligned(raw: Any, bold: BoldRun, site: Site, files: RecordingFiles) -> tuple
         decoys={name: times for name, times in found.items() if not is_known(name, site)},
         evidence=evidence,
         first_onset=first_onset,
+        breaks=time_breaks(raw),
+        discarded=bold.discarded,
         **clock,
     )
     return alignment, evidence

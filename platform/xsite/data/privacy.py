@@ -17,7 +17,7 @@ from xsite.data.fingerprint import sha256
 from xsite.data.markers import is_known
 from xsite.recording import Montage, Recording, RecordingKey
 from xsite.signals.channel_names import bipolar_pair, egi_number, is_electrode, tidy_name, type_from_name
-from xsite.site import Site
+from xsite.site import RecordingFiles, Site
 
 _ENTITIES = r"(?:sub|ses|task|acq|ce|dir|rec|run|echo|space|res|den|label|desc|from|to|mode|part|proc|hemi|split)"
 _SUFFIXES = r"(?:eeg|bold|channels|events|electrodes|coordsystem|timeseries|regressors|xfm|headmotion|headmove|mat)"
@@ -33,8 +33,9 @@ _CONFOUND = re.compile(
     r"|[acetw]_comp_cor_\d+|cosine_?\d+|aroma_motion_\d+|(?:non_steady_state|motion)_outlier_?\d+"
     r"|pitch|roll|yaw|[xyz]|[rd][xyz])(?:_derivative1)?(?:_power2)?"
 )
-_PATH = re.compile(r"(?<![\w.:/])(?:/[^/\s:;,()]+)+/(?=[^/\s])")
-_QUOTED = re.compile(r"(?<!\w)(['\"])(.*?)\1(?!\w)")
+_PATH = re.compile(r"(?<![\w.:/])(?:/[^/:;,()'\"\n]+)+/(?=[^/\s])")
+_QUOTED = re.compile(r"(?<!\w)[bBrRuU]{0,2}(['\"])((?:\\.|(?!\1)[^\\]|\1(?=\w))*?)(?:\1(?!\w)|\Z)", re.DOTALL)
+_WRAPPED = re.compile(r"\((\w*(?:[Ee]rror|Exception|Warning|File)): (?:.*\)|.*)", re.DOTALL)
 _NAMED_FILE = re.compile(rf"[^\s'\"(),;]+{_ENDINGS}(?!\w)", re.IGNORECASE)
 DATE = re.compile(r"(?:19|20)\d\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])")
 """Eight digits that are a day, as some laboratories put them into labels."""
@@ -123,8 +124,15 @@ def file_name(path: Path, key: RecordingKey) -> str:
     return f"file-{sha256(path)[:8]}{_ending(path.name)}" if path.is_file() else f"file{_ending(path.name)}"
 
 
-def public_words(words: str, near: Iterable[Path], known: Iterable[str] = ()) -> str:
+def dated_labels(found: Iterable[RecordingFiles]) -> list[str]:
+    """Labels of subjects, sessions and runs that look like a date: they become keys of the store."""
+    return sorted({label for f in found for label in (f.key.subject, f.key.session, f.key.run) if DATE.search(label)})
+
+
+def public_words(words: str, near: Iterable[Path], known: Iterable[str] = (), places: Iterable[str] = ()) -> str:
     """An error's or a reason's words as they may be stored: quotations, folders and odd file names taken out.
+
+    Of a library's error, wrapped as ``(ValueError: ...)``, the kind stays.
 
     Parameters
     ----------
@@ -134,11 +142,11 @@ def public_words(words: str, near: Iterable[Path], known: Iterable[str] = ()) ->
         blanks in them.
     known : iterable of str
         The site's own words, which may be quoted.
+    places : iterable of str
+        Other paths and URLs that the words may hold, blanks and all: the atlas, the store, the home folder.
     """
     paths = [Path(path) for path in near]
-    folders = {folder for path in paths for folder in path.parents if len(folder.parts) > 1}
-    for folder in sorted(map(str, folders), key=len, reverse=True):
-        words = words.replace(f"{folder}/", "").replace(folder, "the folder")
+    words = _without_places(_WRAPPED.sub(r"(\1)", words), paths, places)
     beside = {other.name for path in paths if path.parent.is_dir() for other in path.parent.iterdir()}
     for name in sorted({path.name for path in paths} | beside, key=len, reverse=True):
         if not _FILE.fullmatch(name):
@@ -147,6 +155,23 @@ def public_words(words: str, near: Iterable[Path], known: Iterable[str] = ()) ->
     public = set(known)
     words = _QUOTED.sub(lambda found: found[0] if _may_be_quoted(found[2], public) else "'…'", words)
     return _NAMED_FILE.sub(lambda found: found[0] if _FILE.fullmatch(found[0]) else f"file{_ending(found[0])}", words)
+
+
+def _without_places(words: str, near: Iterable[Path], places: Iterable[str]) -> str:
+    """The words without folders of files, and without places: a file keeps its ending."""
+    folders = {str(folder): "the folder" for path in near for folder in path.parents if len(folder.parts) > 1}
+    for place in places:
+        if "://" in place:
+            folders[place.rstrip("/")] = "the folder"
+        elif Path(place).is_absolute():
+            ending = _ending(Path(place).name)
+            folders |= {str(folder): "the folder" for folder in Path(place).parents if len(folder.parts) > 1}
+            folders[str(Path(place))] = f"file{ending}" if ending else "the folder"
+            if ending:
+                folders[Path(place).name] = f"file{ending}"
+    for folder in sorted(folders, key=len, reverse=True):
+        words = words.replace(f"{folder}/", "").replace(folder, folders[folder])
+    return words
 
 
 def _may_be_quoted(text: str, public: set[str]) -> bool:

@@ -2,7 +2,8 @@
 
 Many data sets hold EEG and fMRI of the same people in the same task on different days (ds004917, ds004718, ds004796,
 ds002814, ds004196). A pair needs evidence: the site's volume markers among the EEG's markers, or the explicit policy
-``scan_start`` of a site without markers. Contrary evidence refuses it, whatever else speaks for it.
+``scan_start`` of a site without markers. Acquisition times that lie apart refuse it, whatever else speaks for it; the
+free text of a sidecar refuses only EEG that has no volume markers.
 """
 
 from __future__ import annotations
@@ -51,13 +52,14 @@ def evidence_of(root: Path, eeg: Path, bold: Path, header: EegHeader, site: Site
     site : Site
         Its ``volume_marker``, ``scan_start`` and ``scan_marker``.
     """
-    contrary = _told_outside(eeg) or _apart(root, eeg, bold)
-    if contrary:
+    if contrary := _apart(root, eeg, bold):
         return Evidence(False, f"not simultaneous: {contrary}")
-    if site.volume_marker is not None:
-        count = count_of(header, site.volume_marker)
-        if count:
-            return Evidence(True, f"{count} x {site.volume_marker}")
+    told = _told_outside(eeg)  # free text: it may speak of something else, and loses against counted markers
+    if site.volume_marker is not None and (count := count_of(header, site.volume_marker)):
+        return Evidence(True, f"{count} x {site.volume_marker}" + (f", although {told}" if told else ""))
+    unseen = not header.looked_at or site.read_eeg is not None  # not known to be without markers
+    if told and not (unseen and site.volume_marker is not None and site.scan_start is None):
+        return Evidence(False, f"not simultaneous: {told}")
     if site.scan_start is not None:
         return _by_policy(header, site)
     if site.volume_marker is None:
@@ -66,7 +68,7 @@ def evidence_of(root: Path, eeg: Path, bold: Path, header: EegHeader, site: Site
             "nothing shows that they are simultaneous: the site names neither a volume_marker nor, as a policy for EEG "
             "without markers, scan_start" + (f" ({site.unusable})" if site.unusable else ""),
         )
-    if not header.looked_at or site.read_eeg is not None:
+    if unseen:
         return Evidence(True, "markers are looked for when the file is read")
     return Evidence(
         False,
@@ -101,9 +103,10 @@ def same_marker(found: str, wanted: str) -> bool:
 
 
 def _listed(header: EegHeader) -> str:
+    """The commonest marker texts, quoted: what is quoted never reaches the store unless it is a code."""
     if not header.markers:
         return "none at all"
-    named = [f"{text} x {count}" for text, count in header.markers.most_common(N_NAMED)]
+    named = [f"{text!r} x {count}" for text, count in header.markers.most_common(N_NAMED)]
     return ", ".join(named) + (", ..." if len(header.markers) > N_NAMED else "")
 
 

@@ -219,7 +219,7 @@ def _rules(sites: Sites) -> Html:
         "A site whose published EEG cannot serve (Site.unusable), a rejected alignment, and a recording without a "
         "single window of 16 s exclude as well."
     )
-    caption = "Thresholds stand in xsite/data/exclusion.py and are applied when the manifest is rebuilt."
+    caption = "Thresholds stand in xsite/data/exclusion.py and are applied whenever the manifest is read."
     return join(
         [tag("p", words), table(["Figure", "Excluded", "Recordings", "Why"], rows, caption=caption, kind="words")]
     )

@@ -27,7 +27,7 @@ def rule_section(attributes: Attributes) -> Html:
     words = attributes.excluded
     lead = f"Excluded: {words}." if words else "No rule excludes this recording."
     header = ["Figure", "Here", "Excluded", "Verdict", "Why"]
-    caption = "Thresholds stand in xsite/data/exclusion.py and are applied when the manifest is rebuilt."
+    caption = "Thresholds stand in xsite/data/exclusion.py and are applied whenever the manifest is read."
     others = sorted(name for name in attributes.quality if name not in {rule.figure for rule in RULES})
     more = [[name.replace("_", " "), number(_plain(attributes.quality[name]), 3)] for name in others]
     details = tag(

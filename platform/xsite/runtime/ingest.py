@@ -23,8 +23,10 @@ from xsite.data.fingerprint import input_fingerprint, source_files
 from xsite.data.left_out import gathered, note_left_out
 from xsite.data.manifest import FILE, SEAL
 from xsite.data.prepare import prepare_recording
+from xsite.data.privacy import dated_labels
 from xsite.data.refused import forget_refused, note_refused
 from xsite.data.store import has_recording, rebuild_manifest, recording_path, write_recording
+from xsite.data.withdrawn import note_withdrawn
 from xsite.errors import SiteError, XsiteError
 from xsite.runtime.cluster import task
 from xsite.runtime.inputs import absolute_store
@@ -109,6 +111,7 @@ def ingest_sites(
     report = IngestReport()
     pairs = [(site, files) for site, root in sites for files in _files(site, Path(root).resolve(), store, report)]
     if report.failed and not pairs:
+        _renew_manifest(store)  # all that earlier ingests wrote may be left out now
         raise SiteError("; ".join(report.failed.values()))
     try:
         with closing(_results(pairs, store, atlas)) as results:
@@ -116,13 +119,17 @@ def ingest_sites(
                 report.note(key, state, message)
                 progress(finished, len(pairs), f"{key}: {message}")
     finally:  # after a Ctrl-C too: a former manifest would tell of recordings that have been replaced
-        if report.done or report.skipped or _exists(f"{store}/{FILE}"):
-            rebuild_manifest(store)
+        _renew_manifest(store, anew=bool(report.done or report.skipped))
     return report
 
 
+def _renew_manifest(store: str, *, anew: bool = False) -> None:
+    if anew or _exists(f"{store}/{FILE}"):
+        rebuild_manifest(store)
+
+
 def _files(site: Site, root: Path, store: str, report: IngestReport) -> list[RecordingFiles]:
-    """Recordings of a site; the store notes what pairing leaves out, and the report a site that has none."""
+    """Recordings of a site; the store notes what pairing leaves or takes out, and the report a site that has none."""
     found: list[RecordingFiles] = []
     with gathered() as left_out:
         try:
@@ -131,8 +138,12 @@ def _files(site: Site, root: Path, store: str, report: IngestReport) -> list[Rec
             report.failed[site.name] = str(error)
     if not found:
         report.failed.setdefault(site.name, f"site {site.name!r}: no recording under {root}")
+    if dated := dated_labels(found):
+        told = ", ".join(dated[:5]) + (", ..." if len(dated) > 5 else "")
+        logger.warning("site %s: labels that look like a date become keys of the store: %s", site.name, told)
     if found or left_out:
         note_left_out(store, site.name, left_out, root)
+        note_withdrawn(store, site.name, found)
     return found
 
 
@@ -144,13 +155,13 @@ def _results(
     Two tasks a core are handed to Ray at a time: enough to keep it busy and to make an autoscaler grow the cluster, few
     enough to wait for. They are not cancelled: Ray 2.60 aborts the driver now and then when a task ends in that moment.
     """
-    resources = ray.cluster_resources()
-    room, width = 0.9 * resources.get("memory", float("inf")), 2 * max(1, int(resources.get("CPU", 1)))
+    room = 0.9 * _largest_node()
     ingest = task(ingest_recording)
     waiting = deque(pairs)
     running: dict[Any, str] = {}
     try:
         while waiting or running:
+            width = 2 * max(1, int(ray.cluster_resources().get("CPU", 1)))  # nodes come and go
             while waiting and len(running) < width:
                 site, files = waiting.popleft()
                 ref = ingest.options(memory=min(_memory(files), room)).remote(site, files, store, atlas)
@@ -165,6 +176,12 @@ def _results(
         if running:
             logger.warning("stopping: %d recordings under way are finished first (again to leave them)", len(running))
             ray.wait(list(running), num_returns=len(running), timeout=FINISH_S)
+
+
+def _largest_node() -> float:
+    """Memory of the largest node in bytes: a task that asks for more than one node has would wait for ever."""
+    sizes = [node["Resources"].get("memory", 0.0) for node in ray.nodes() if node["Alive"]]
+    return max(sizes, default=0.0) or float("inf")
 
 
 def _memory(files: RecordingFiles) -> float:
@@ -189,9 +206,9 @@ def ingest_recording(site: Site, files: RecordingFiles, store: str, atlas_path: 
         write_recording(store, recording, fingerprint=fingerprint)
         forget_refused(store, files.key)
     except XsiteError as error:
-        return "failed", f"{type(error).__name__}: {error}{_refused(store, site, files, error)}"
+        return "failed", f"{type(error).__name__}: {error}{_refused(store, site, files, error, atlas_path)}"
     except Exception as error:  # a library's own way to say that a file is bad: the other recordings go on
-        return "failed", f"unexpected {type(error).__name__}: {error}{_refused(store, site, files, error)}"
+        return "failed", f"unexpected {type(error).__name__}: {error}{_refused(store, site, files, error, atlas_path)}"
     valid = f"{int(recording.volume_valid.sum())}/{recording.n_volumes} volumes"
     verdict = (recording.provenance.get("alignment") or {}).get("verdict", "unverified")
     excluded = exclusion_reasons(recording.provenance, recording.quality, len(recording.ch_names))
@@ -202,21 +219,24 @@ def ingest_recording(site: Site, files: RecordingFiles, store: str, atlas_path: 
     )
 
 
-def _refused(store: str, site: Site, files: RecordingFiles, error: Exception) -> str:
+def _refused(store: str, site: Site, files: RecordingFiles, error: Exception, atlas_path: str | None) -> str:
     """Note in the store why a recording is not there; words about what an earlier ingest left of it."""
     try:
-        note_refused(store, site, files, error)
+        note_refused(store, site, files, error, [atlas_path] if atlas_path else [])
     except (XsiteError, OSError) as failure:  # the store is full or gone: the message itself says so, or the next will
         logger.warning("%s: not noted as refused: %s", files.key, failure)
-    return _former(store, files)
+        return _former(store, files, noted=False)
+    return _former(store, files, noted=True)
 
 
-def _former(store: str, files: RecordingFiles) -> str:
-    """Words about the version of a failed recording that an earlier ingest wrote: studies go on using it."""
+def _former(store: str, files: RecordingFiles, *, noted: bool) -> str:
+    """Words about the version of a failed recording that an earlier ingest wrote: excluded, if that could be noted."""
     path = recording_path(store, files.key)
     if not _exists(f"{path}/{SEAL}"):
         return ""
-    return f" (the version of an earlier ingest is still in the store and in use; delete {path} to leave it out)"
+    if not noted:
+        return f" (the version of an earlier ingest is still in the store and in use; delete {path} to leave it out)"
+    return f" (the version of an earlier ingest, {path}, is excluded from training until this one can be ingested)"
 
 
 def _exists(path: str) -> bool:

@@ -15,7 +15,8 @@ import numpy as np
 
 from xsite.errors import AlignmentError
 from xsite.recording import Bool, Float
-from xsite.signals.clock import MAX_EXTRA, Clock, Repair, fit_train, merge_duplicates
+from xsite.signals.clock import Clock, Repair, fit_train, merge_duplicates
+from xsite.signals.marker_checks import check_count, check_input
 from xsite.signals.origin import Facts, Origin, Side, find_origin
 from xsite.signals.placing import drift, outside, place_volumes
 from xsite.signals.scan_evidence import ScanEvidence
@@ -25,7 +26,6 @@ __all__ = ["Alignment", "Repair", "ScanEvidence", "Verdict", "align", "align_wit
 
 Verdict = Literal["ok", "repaired", "unverified", "rejected"]
 
-MIN_FRACTION = 0.5  # below half of the volumes the train says nothing about the rest
 CONFIDENCE = {"artifact": 0.99, "protocol": 0.95, "site": 0.8, "count": 0.6}
 
 
@@ -84,6 +84,8 @@ def align(
     evidence: ScanEvidence | None = None,
     first_onset: float | None = None,
     repairs: Sequence[Repair] = (),
+    breaks: Sequence[float] = (),
+    discarded: int = 0,
 ) -> Alignment:
     """Bring a train of volume markers and the volumes of an image together.
 
@@ -117,6 +119,10 @@ def align(
         The site's published start of the first volume in EEG seconds (``scan_start``).
     repairs : sequence of Repair
         What the reader put right before, to be recorded with the others.
+    breaks : sequence of float, optional
+        Where the EEG was paused or cut, in seconds; one inside the scan casts doubt on every time after it.
+    discarded : int
+        Volumes left out before the first one of the image, by its sidecar; the EEG may have their markers.
 
     Raises
     ------
@@ -125,17 +131,34 @@ def align(
         the volumes, irregular markers, markers outside the EEG, extra or missing markers at an unknown end.
     """
     given = np.sort(np.asarray(marker_onsets, dtype=np.float64).ravel())
-    _check_input(given, start_time, t_r, eeg_duration, source, found_markers)
-    facts = Facts(n_volumes, t_r, eeg_duration, source, dummy_volumes, extra_markers, missing_markers, first_onset)
+    check_input(given, start_time, t_r, eeg_duration, source, found_markers)
+    facts = Facts(
+        n_volumes,
+        t_r,
+        eeg_duration,
+        source,
+        dummy_volumes,
+        extra_markers,
+        missing_markers,
+        first_onset,
+        tuple(breaks),
+        discarded,
+    )
     seen = evidence or ScanEvidence()
     train, merged = merge_duplicates(given, t_r / triggers_per_volume, sfreq)
     done, phase_known = [*repairs, *merged], True
     if triggers_per_volume > 1:
         train, repair, phase_known = group_slices(
-            train, triggers_per_volume, t_r, source, sfreq=sfreq, anchor=seen.artifact_onset
+            train,
+            triggers_per_volume,
+            t_r,
+            source,
+            sfreq=sfreq,
+            anchor=seen.artifact_onset,
+            resolution=seen.resolution,
         )
         done.append(repair)
-    _check_count(train, facts, found_markers)
+    check_count(train, facts, found_markers)
     clock, strays = fit_train(train, t_r, source, sfreq)
     origin = find_origin(clock, facts, seen, decoys or {}, phase_known)
     found = f"{np.size(marker_onsets)} volume markers, {n_volumes} volumes in {source}"
@@ -241,49 +264,3 @@ def align_without_markers(
     evidence.append("confidence 0.3: the start of the scan is a policy, nothing in the EEG shows it")
     nan = float("nan")
     return Alignment(onsets, valid, "unverified", tuple(evidence), nan, nan, triggers, tuple(done), 0.3)
-
-
-def _check_input(
-    markers: Float,
-    start_time: float,
-    t_r: float,
-    eeg_duration: float,
-    source: str,
-    found_markers: Mapping[str, int] | None,
-) -> None:
-    if not len(markers):
-        seen = "" if found_markers is None else f"; markers in the file: {_listing(found_markers)}"
-        raise AlignmentError(f"{source}: no volume marker found{seen}. Set the site's volume_marker to the right name.")
-    if not np.isfinite(markers).all():
-        raise AlignmentError(f"{source}: volume marker onsets hold NaN or infinity")
-    if not 0 <= start_time <= t_r:
-        raise AlignmentError(
-            f"{source}: start time {start_time:g} s is not inside one TR of {t_r:g} s; volumes may have been dropped "
-            "from the image, or the sidecar's StartTime is in milliseconds"
-        )
-    outside = (markers < -1e-6) | (markers > eeg_duration)
-    if outside.any():
-        raise AlignmentError(
-            f"{source}: {int(outside.sum())} of {len(markers)} volume markers lie outside the EEG (0 to "
-            f"{eeg_duration:.3f} s; markers {markers[0]:.3f} to {markers[-1]:.3f} s); is the file truncated, or are "
-            "the onsets samples or milliseconds (the site's events_unit)?"
-        )
-
-
-def _check_count(markers: Float, facts: Facts, found_markers: Mapping[str, int] | None) -> None:
-    wanted = facts.n_volumes + facts.dummy_volumes
-    if len(markers) < max(2, MIN_FRACTION * facts.n_volumes):
-        raise AlignmentError(
-            f"{facts.source}: {len(markers)} volume marker(s) for {facts.n_volumes} volumes; at least half are needed"
-            + ("" if found_markers is None else f"; markers in the file: {_listing(found_markers)}")
-        )
-    if (extra := len(markers) - wanted) > MAX_EXTRA:
-        raise AlignmentError(
-            f"{facts.source}: {len(markers)} volume markers but only {facts.n_volumes} volumes ({extra} more), "
-            f"{np.median(np.diff(markers)):.4f} s apart at a TR of {facts.t_r:g} s; at most {MAX_EXTRA} extra markers "
-            "are repaired. Were dummy volumes removed from the image, or is volume_marker another event?"
-        )
-
-
-def _listing(found: Mapping[str, int]) -> str:
-    return ", ".join(f"{name!r} x{count}" for name, count in sorted(found.items())) or "none"

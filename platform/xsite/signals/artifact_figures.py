@@ -33,7 +33,7 @@ def gradient_figures(raw: Any, corrected: Any, picks: Sequence[int], train: Volu
         correction over that of the artifact-free EEG before the scan, where there is enough of it (brains change
         their alpha: read it as an order of magnitude). Figures that cannot be told are left out.
     """
-    rows = train.sources
+    rows = train.longest
     middle = rows[max(0, len(rows) // 2 - MAX_VOLUMES // 2) :][:MAX_VOLUMES]
     start, stop = int(train.starts_V[middle[0]]), int(train.starts_V[middle[-1]]) + train.spacing
     sfreq = float(raw.info["sfreq"])

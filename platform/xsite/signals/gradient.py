@@ -23,7 +23,9 @@ from xsite.signals.artifact_figures import gradient_figures
 from xsite.signals.montage import type_from_name
 from xsite.signals.obs import residual_basis
 from xsite.signals.templates import ROWS, Trend, blocks, correct_block
-from xsite.signals.volume_train import PAD, VolumeTrain, volume_train
+from xsite.signals.uncorrected import run_steps, uncovered, valid_after_removal
+from xsite.signals.volume_runs import volume_train
+from xsite.signals.volume_train import PAD, VolumeTrain
 
 WINDOW = (4, 4)
 Residual = Literal["none", "obs"]
@@ -52,7 +54,8 @@ def remove_gradient(
         At its own rate, in memory or not; it is not changed.
     triggers : array
         Triggers in seconds from the first sample of the volumes that were acquired. Slice triggers do as well, with
-        the time from slice to slice as ``t_r``, as long as slices are evenly spaced.
+        the time from slice to slice as ``t_r``, as long as slices are evenly spaced. At a hole the train falls into
+        runs, each with its own clock and templates; runs too short for a template stay uncorrected.
     t_r : float
         Repetition time in seconds.
     window : tuple of int
@@ -74,14 +77,14 @@ def remove_gradient(
     corrected : CorrectedRaw
         Reads like ``raw``.
     valid_T : bool array
-        At the rate of ``raw``; all True, because every volume is corrected.
+        At the rate of ``raw``; False in holes and short runs, and where something loud beside the volumes was left.
     steps : list of dict
         Parameters, and figures before and after.
 
     Raises
     ------
     AlignmentError
-        Too few volumes for a template, or triggers that jitter by more than the tolerance.
+        Too few volumes for a template, or triggers of a run that jitter by more than the tolerance.
     """
     picks = _artifact_channels(raw, also)
     train = volume_train(
@@ -96,10 +99,11 @@ def remove_gradient(
     corrected = CorrectedRaw(raw, train, picks, window, trend)
     if residual == "obs":
         corrected.basis = residual_basis(corrected, picks, train)
-    return corrected, np.ones(raw.n_times, dtype=bool), [_step(corrected, raw, residual)]
+    valid_T = valid_after_removal(raw, corrected, picks, train)
+    return corrected, valid_T, [_step(corrected, raw, residual, valid_T)]
 
 
-def _step(corrected: CorrectedRaw, raw: Any, residual: Residual) -> dict[str, Any]:
+def _step(corrected: CorrectedRaw, raw: Any, residual: Residual, valid_T: Bool) -> dict[str, Any]:
     train, picks = corrected.train, corrected.artifact_picks
     some = picks[:: max(1, len(picks) // _FIGURES_CHANS)]
     rows = train.sources
@@ -114,7 +118,8 @@ def _step(corrected: CorrectedRaw, raw: Any, residual: Residual) -> dict[str, An
         "samples_per_volume": train.spacing,
         "phase_shift": not train.even,
         "n_channels": len(picks),
-        "uncorrected_s": 0.0,
+        "uncorrected_s": round(float((~valid_T).sum()) / raw.info["sfreq"], 3),
+        "runs": run_steps(train, raw.info["sfreq"]),
         **gradient_figures(raw, corrected, some, train),
     }
 
@@ -232,12 +237,12 @@ class CorrectedRaw:
         hi = max([stop, *(train.starts_V[used_V] + train.spacing + PAD).tolist()])
         lo, hi = max(0, lo), min(int(self.raw.n_times), hi)
         data_CT = self._read(chosen, lo, hi)
-        uncovered = _uncovered(train, start, stop)
+        left = uncovered(train, start, stop)
         for index, pick in enumerate(chosen):
             if pick not in self.artifact_picks:
                 out_CT[index] = data_CT[index, start - lo : stop - lo]
                 continue
-            for first, end in uncovered:
+            for first, end in left:
                 out_CT[index, first - start : end - start] = data_CT[index, first - lo : end - lo]
             for group in groups:
                 parts = correct_block(data_CT[index], lo, train, group, self.trend, self.basis.get(pick))
@@ -245,13 +250,6 @@ class CorrectedRaw:
                     begin, end = max(first, start), min(first + len(left_T), stop)
                     if begin < end:
                         out_CT[index, begin - start : end - start] = left_T[begin - first : end - first]
-
-
-def _uncovered(train: VolumeTrain, start: int, stop: int) -> list[tuple[int, int]]:
-    """Stretches of ``start`` to ``stop`` that hold no volume."""
-    begins = np.clip(np.concatenate([[start], train.stops_V]), start, stop)
-    ends = np.clip(np.concatenate([train.firsts_V, [stop]]), start, stop)
-    return [(int(begin), int(end)) for begin, end in zip(begins, ends, strict=True) if begin < end]
 
 
 def _artifact_channels(raw: Any, also: Sequence[str]) -> list[int]:

@@ -72,7 +72,7 @@ def choose_channels(raw: Any, site: Site, *, source: str) -> Picked:
     twice = []
     for verdict in eeg:
         if verdict.name in found:
-            twice.append(f"{found[verdict.name]!r} and {verdict.file_name!r} are both {verdict.name}")
+            twice.append(f"{found[verdict.name]!r} and {verdict.file_name!r} are both {verdict.name!r}")
         found.setdefault(verdict.name, verdict.file_name)
     pairs = [v.file_name for v in eeg if v.name not in site.ch_names and bipolar_pair(v.name) is not None]
     unknown = [v.file_name for v in eeg if v.file_name not in pairs and _unknown(v, raw, eeg, site)]

@@ -8,7 +8,7 @@ time. What the count alone suggests is used, but it is never called confirmed.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -39,6 +39,8 @@ class Facts:
     extra_markers: Side | None = None
     missing_markers: Side | None = None
     first_onset: float | None = None
+    breaks: tuple[float, ...] = ()
+    discarded: int = 0
 
 
 @dataclass(frozen=True)
@@ -84,9 +86,16 @@ def find_origin(
     AlignmentError
         Markers too many or too few, and neither evidence nor site nor EEG tells at which end.
     """
+    found = _origin(clock, facts, evidence, decoys)
+    phase = () if phase_known else ("nothing shows which slice is the first of a volume",)
+    doubts = (*found.doubts, *phase, *_interrupted(clock, facts, found.shift))
+    return replace(found, doubts=tuple(dict.fromkeys(doubts)))
+
+
+def _origin(clock: Clock, facts: Facts, evidence: ScanEvidence, decoys: Mapping[str, Float]) -> Origin:
     artifact = _from_artifact(clock, facts, evidence)
     protocol = _from_protocol(clock, facts, evidence)
-    rivals = _rivals(clock, facts, decoys, phase_known)
+    rivals = _rivals(clock, facts, decoys)
     words, doubts = artifact.words + protocol.words, artifact.doubts
     if artifact.shift is not None and artifact.certain:
         if protocol.shift not in (None, artifact.shift):
@@ -130,8 +139,11 @@ def _from_artifact(clock: Clock, facts: Facts, evidence: ScanEvidence) -> _Seen:
         return _Seen(first + facts.dummy_volumes, not doubts, (words,), doubts)
     if 0 < surplus <= MAX_EXTRA:
         by_word = {"end": first + facts.dummy_volumes, "start": first + facts.dummy_volumes + surplus}
+        side, contrary = _by_sidecar(facts, surplus)
         words += f", {surplus} more than the image and its dummies"
-        return _Seen(by_word.get(facts.extra_markers or ""), False, (words,), doubts, by_word=True)
+        words += f"; the sidecar says that {surplus} were discarded before the image" if side else ""
+        chosen = by_word.get(facts.extra_markers or side or "")
+        return _Seen(chosen, False, (words,), doubts + contrary, by_word=True)
     doubts += (f"the gradient artifact holds {last - first} volumes, the image {facts.n_volumes}",)
     return _Seen(None, False, (words,), doubts)
 
@@ -166,6 +178,9 @@ def _from_protocol(clock: Clock, facts: Facts, evidence: ScanEvidence) -> _Seen:
         doubts = (f"the markers are {ppm:+.0f} ppm off the TR",)
     if len(clock.offsets) > 1:
         doubts += ("the markers' clock jumps inside the train, after the protocol was looked at",)
+    short = facts.n_volumes + round(tick) - clock.span
+    if short > MAX_EXTRA and facts.eeg_duration - clock.markers[-1] > 2 * clock.spacing:
+        doubts += (f"the last {short} markers are missing although the EEG runs on: was it paused?",)
     return _Seen(round(tick), not doubts, words, doubts)
 
 
@@ -175,8 +190,16 @@ def _fills(clock: Clock, facts: Facts) -> bool:
     return bool(clock.markers[0] < room and facts.eeg_duration - clock.markers[-1] < room)
 
 
-def _rivals(clock: Clock, facts: Facts, decoys: Mapping[str, Float], phase_known: bool) -> tuple[str, ...]:
-    doubts = [] if phase_known else ["nothing shows which slice is the first of a volume"]
+def _interrupted(clock: Clock, facts: Facts, shift: int) -> tuple[str, ...]:
+    """The EEG stood still inside the scan, whatever shows where that begins: later times may be off by the pause."""
+    first, last = clock.times(np.array([shift, shift + facts.n_volumes - 1], dtype=np.int64))
+    begin, end = min(first, clock.markers[0]), max(last, clock.markers[-1])
+    inside = [f"{time:.3f} s" for time in facts.breaks if begin < time < end]
+    return (f"the EEG was interrupted inside the scan, at {', '.join(inside)}",) if inside else ()
+
+
+def _rivals(clock: Clock, facts: Facts, decoys: Mapping[str, Float]) -> tuple[str, ...]:
+    doubts = []
     for name, times in decoys.items():
         if _is_rival(clock, facts, np.sort(np.asarray(times, dtype=np.float64))):
             doubts.append(f"the {len(times)} markers {name!r} keep the TR with another phase: which ones are volumes?")
@@ -198,16 +221,33 @@ def _from_count(clock: Clock, facts: Facts) -> Origin:
     """The site's word, or the simplest explanation of how many markers there are."""
     extra = clock.span - facts.dummy_volumes - facts.n_volumes
     if facts.first_onset is not None:
-        tick = round(clock.tick_at(facts.first_onset))
+        exact = clock.tick_at(facts.first_onset)
+        tick = round(exact)
+        doubts: tuple[str, ...] = ()
         words = (f"the site's scan_start puts the first volume at {facts.first_onset:.3f} s",)
+        if abs(exact - tick) > PROTOCOL_FRACTION:
+            doubts = (f"scan_start lies between two markers (tick {exact:.2f})",)
         if extra or tick == facts.dummy_volumes:
-            return Origin(tick, "site", (), words)
-        doubt = f"scan_start is {tick - facts.dummy_volumes:+d} volume(s) off a train of the right count"
-        return Origin(facts.dummy_volumes, "count", (doubt,), words)
+            return Origin(tick, "site", doubts, words)
+        doubts += (f"scan_start is {tick - facts.dummy_volumes:+d} volume(s) off a train of the right count",)
+        return Origin(facts.dummy_volumes, "count", doubts, words)
     if extra == 0:
         return Origin(facts.dummy_volumes, "count", (), (f"as many markers as volumes; {_room(clock, facts)}",))
     side, by, why = _extra_side(clock, facts, extra) if extra > 0 else _missing_side(clock, facts, -extra)
-    return Origin(facts.dummy_volumes + (extra if side == "start" else 0), by, (), (why,))
+    contrary = _by_sidecar(facts, extra)[1]
+    return Origin(facts.dummy_volumes + (extra if side == "start" else 0), by, contrary, (why,))
+
+
+def _by_sidecar(facts: Facts, extra: int) -> tuple[Side | None, tuple[str, ...]]:
+    """Whether volumes that were discarded before the image explain what is too many; a doubt where they do not."""
+    if extra <= 0 or facts.discarded in (0, facts.dummy_volumes):
+        return None, ()
+    told = f"the sidecar says that {facts.discarded} volume(s) were discarded before the image, but "
+    if facts.dummy_volumes:
+        return None, (told + f"the site's dummy_volumes is {facts.dummy_volumes}",)
+    if extra != facts.discarded:
+        return None, (told + f"{extra} are too many",)
+    return ("start", ()) if facts.extra_markers != "end" else (None, (told + "the site's extra_markers says end",))
 
 
 def _room(clock: Clock, facts: Facts) -> str:
@@ -219,6 +259,10 @@ def _extra_side(clock: Clock, facts: Facts, extra: int) -> tuple[Side, By, str]:
     if facts.extra_markers is not None:
         return facts.extra_markers, "site", f"{extra} marker(s) too many: the site's extra_markers"
     last = facts.eeg_duration - float(clock.times(np.array([clock.span - extra]))[0])
+    if _by_sidecar(facts, extra)[0]:
+        ended = " (as likely the last ones: the EEG ends with them)" if last < facts.t_r else ""
+        by: By = "count" if ended else "site"
+        return "start", by, f"{extra} extra marker(s): the sidecar says as many were discarded before the image{ended}"
     if last < facts.t_r:
         return "end", "count", f"the EEG ends {last:.3f} s after the first marker too many, less than a volume"
     raise AlignmentError(

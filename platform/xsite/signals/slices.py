@@ -7,15 +7,23 @@ import numpy as np
 from xsite.errors import AlignmentError
 from xsite.recording import Float
 from xsite.signals.clock import Repair, fit_clock
+from xsite.signals.scan_evidence import RESOLUTION_S
 
 
 def group_slices(
-    markers: Float, n_slices: int, t_r: float, source: str, *, sfreq: float | None = None, anchor: float | None = None
+    markers: Float,
+    n_slices: int,
+    t_r: float,
+    source: str,
+    *,
+    sfreq: float | None = None,
+    anchor: float | None = None,
+    resolution: float = RESOLUTION_S,
 ) -> tuple[Float, Repair, bool]:
     """Volume triggers of a train of slice triggers.
 
     Where a pause ends each volume, the pause shows the first slice. Where slices fill the TR evenly, nothing in the
-    train does: the first marker is taken, or the slice at ``anchor``.
+    train does: the slice at ``anchor`` is taken where the anchor can tell slices apart, else the first marker.
 
     Parameters
     ----------
@@ -31,6 +39,8 @@ def group_slices(
         EEG sampling frequency in Hz.
     anchor : float, optional
         When the first volume begins, as the EEG shows it.
+    resolution : float
+        Seconds that the anchor may lie off its slice's trigger.
 
     Returns
     -------
@@ -59,19 +69,31 @@ def group_slices(
         volumes, known = _by_pause(markers, step, pause, t_r, source), True
         how = f"a pause of {pause:.3f} s ends each volume"
     else:
-        volumes, known = _evenly(markers, n_slices, t_r, source, sfreq, anchor)
-        how = "slices fill the TR; the first volume begins " + ("with the artifact" if known else "at the first marker")
+        volumes, known = _evenly(markers, n_slices, t_r, source, sfreq, anchor, resolution)
+        how = "slices fill the TR; the first volume begins with the " + ("artifact" if known else "first marker")
     words = f"{len(markers)} slice triggers grouped to {len(volumes)} volumes of {n_slices}: {how}"
     return volumes, Repair("slices-grouped", len(markers), words), known
 
 
 def _evenly(
-    markers: Float, n_slices: int, t_r: float, source: str, sfreq: float | None, anchor: float | None
+    markers: Float,
+    n_slices: int,
+    t_r: float,
+    source: str,
+    sfreq: float | None,
+    anchor: float | None,
+    resolution: float,
 ) -> tuple[Float, bool]:
+    """An anchor coarser than the slices only confirms the first marker, if EEG before it and whole volumes say so."""
     clock = fit_clock(markers, t_r / n_slices, source, sfreq)
-    tick = 0.0 if anchor is None else clock.tick_at(anchor)
-    known = anchor is not None and abs(tick - round(tick)) < 0.35
-    first = round(tick) if known else 0
+    first, known = 0, False
+    if anchor is not None and clock.spacing > 2 * resolution:
+        tick = clock.tick_at(anchor)
+        known = abs(tick - round(tick)) * clock.spacing <= resolution
+        first = round(tick) if known else 0
+    elif anchor is not None:
+        quiet_before, whole = markers[0] > 2 * clock.spacing, clock.span % n_slices == 0
+        known = bool(quiet_before and whole and abs(markers[0] - anchor) <= resolution)
     return markers[(clock.ticks - first) % n_slices == 0], known
 
 

@@ -46,7 +46,7 @@ class Block:
 
 def neighbours(train: VolumeTrain, row: int, window: tuple[int, int]) -> NDArray[np.int64]:
     """Whole volumes that form the template of a volume: ``window`` before and after, at the ends the nearest ones."""
-    sources = train.sources
+    sources = train.sources_of(row)
     n = sum(window)
     place = int(np.searchsorted(sources, row))
     if place == len(sources) or sources[place] != row:  # cut by the end of the file, or without trigger
@@ -57,11 +57,11 @@ def neighbours(train: VolumeTrain, row: int, window: tuple[int, int]) -> NDArray
 
 
 def blocks(train: VolumeTrain, rows_V: NDArray[np.int64], window: tuple[int, int], trend: Trend) -> list[Block]:
-    """Group volumes that are corrected together; cut ones stand alone."""
+    """Group volumes that are corrected together; cut ones stand alone, and no group crosses a hole."""
     groups: list[list[int]] = []
     for row in rows_V.tolist():
         alone = not train.whole_V[row] or not groups or not train.whole_V[groups[-1][-1]]
-        if alone or len(groups[-1]) == ROWS:
+        if alone or len(groups[-1]) == ROWS or train.run_V[row] != train.run_V[groups[-1][-1]]:
             groups.append([])
         groups[-1].append(row)
     return [_block(train, group, window, 2 if trend == "kept" else 0) for group in groups]
@@ -70,7 +70,8 @@ def blocks(train: VolumeTrain, rows_V: NDArray[np.int64], window: tuple[int, int
 def _block(train: VolumeTrain, group: list[int], window: tuple[int, int], margin: int) -> Block:
     windows = [neighbours(train, row, window) for row in group]
     whole = [row for row in group if train.whole_V[row]]
-    first, last = int(train.sources[0]), int(train.sources[-1])
+    sources = train.sources_of(group[0])
+    first, last = int(sources[0]), int(sources[-1])
     low = max(first, min([*(int(w[0]) for w in windows), *whole]) - margin)
     high = min(last, max([*(int(w[-1]) for w in windows), *whole]) + margin)
     mean_VW = np.zeros((len(group), high + 1 - low))
@@ -156,8 +157,10 @@ def _one(
     if trend == "removed":
         own_2T = line_basis(len(left_T))[: 2 if len(left_T) > size // 2 else 1]
         left_T = left_T - (own_2T @ left_T) @ own_2T
-    if basis_KS is not None and begin == 0 and len(left_T) >= size:
-        left_T[:size] -= (left_T[:size] @ basis_KS.T) @ basis_KS
+    if basis_KS is not None and len(left_T) > size // 2:  # less of a volume would be fitted too well
+        own_KT = basis_KS[:, begin : begin + len(left_T)]  # a part of the shapes is not orthonormal any more
+        n = own_KT.shape[1]
+        left_T[:n] -= np.linalg.lstsq(own_KT.T, left_T[:n], rcond=None)[0] @ own_KT
     return first, left_T
 
 

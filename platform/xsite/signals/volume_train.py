@@ -21,6 +21,16 @@ _BLOCKS = 8  # parts of a volume that are judged one by one where the artifact e
 _STRONGEST = 3
 
 
+@dataclass(frozen=True)
+class Run:
+    """Triggers without a hole between them, from the first sample of the first volume to the end of the last one."""
+
+    first: int
+    stop: int
+    n_volumes: int
+    corrected: bool
+
+
 @dataclass(frozen=True, eq=False)
 class VolumeTrain:
     """Stretches of EEG that hold one volume's artifact each, in order.
@@ -32,13 +42,16 @@ class VolumeTrain:
     stops_V : int array
         First sample that is not corrected any more; never after the next start or the end of the EEG.
     firsts_V : int array
-        First corrected sample; later than the start where only the end of a volume holds the artifact.
+        First corrected sample; later than the start where only the volume's end holds the artifact.
     phase_V : float array
         What is left of the volume's true start after rounding to ``starts_V``, in samples; zeros on an even grid.
     whole_V : bool array
         The volumes that have a trigger and lie wholly inside: only they form templates.
     spacing : int
         Samples of one volume.
+    run_V : int array
+        Run of triggers that the volume belongs to: templates never cross the hole between two.
+    runs : tuple of Run, those too short for a template as well
     """
 
     starts_V: NDArray[np.int64]
@@ -47,6 +60,8 @@ class VolumeTrain:
     phase_V: Float
     whole_V: Bool
     spacing: int
+    run_V: NDArray[np.int64]
+    runs: tuple[Run, ...] = ()
 
     @property
     def even(self) -> bool:
@@ -58,46 +73,46 @@ class VolumeTrain:
         """Rows that may form templates."""
         return np.flatnonzero(self.whole_V)
 
+    def sources_of(self, row: int) -> NDArray[np.int64]:
+        """Rows that may form templates of this one: those on its side of every hole."""
+        return np.flatnonzero(self.whole_V & (self.run_V == self.run_V[row]))
+
+    @property
+    def longest(self) -> NDArray[np.int64]:
+        """Rows of the longest run that may form templates: the stretch to take figures from."""
+        return np.flatnonzero(self.whole_V & (self.run_V == np.bincount(self.run_V[self.whole_V]).argmax()))
+
     def __len__(self) -> int:
         return len(self.starts_V)
 
 
-def volume_train(
-    raw: Any, triggers: Float, *, picks: Sequence[int], t_r: float, n_least: int, tolerance: int, source: str
+def one_run(
+    raw: Any, exact: Float, *, spacing: int, limits: tuple[int, int], picks: Sequence[int], tolerance: int, source: str
 ) -> VolumeTrain:
-    """Find the stretches of artifact from the triggers, and from the data where triggers end before the artifact does.
+    """Find the stretches of artifact from triggers on one clock, and from the data where they end before it does.
 
-    Volumes before the first trigger (dummy scans) and after the last one (a scan stopped by hand, an EEG that ends in
-    the middle of a volume) are found by their likeness to the nearest volumes.
+    Volumes before the first trigger (dummy scans) and after the last one (a scan stopped by hand, an EEG that ends
+    inside a volume) are found by their likeness to the nearest volumes, between the samples ``limits``.
 
     Raises
     ------
     AlignmentError
-        Too few whole volumes, or triggers whose distances differ, and which stray from an even clock, by more than
-        the tolerance.
+        Distances of triggers (``exact``, in samples) differ, and stray from an even clock, by more than the tolerance.
     """
     sfreq, n_times = float(raw.info["sfreq"]), int(raw.n_times)
-    exact = np.sort(np.asarray(triggers, dtype=np.float64)) * sfreq
     onsets = np.rint(exact).astype(np.int64)
-    spacing = int(np.rint(np.median(np.diff(onsets)))) if len(onsets) > 1 else int(np.rint(t_r * sfreq))
     whole = (onsets >= 0) & (onsets + spacing <= n_times)
-    _check(onsets[whole], n_least, tolerance, sfreq, source)
-    touching = (onsets + spacing > 0) & (onsets < n_times)
-    exact, onsets, whole = exact[touching], onsets[touching], whole[touching]
+    _check(onsets[whole], tolerance, sfreq, source)
     phase: Float = np.zeros(len(onsets))
     period = float(spacing)
     if len(set(np.diff(onsets[whole]).tolist())) > 1:
         onsets, phase, period = _exact_onsets(raw, exact, whole, spacing, picks)
-    stops = np.append(np.minimum(onsets[1:], onsets[:-1] + spacing + tolerance), onsets[-1] + spacing)
-    train = VolumeTrain(onsets, np.minimum(stops, n_times), np.maximum(onsets, 0), phase, whole, spacing)
-    return _extended(raw, train, period, picks)
+    stops = np.minimum(onsets + spacing + tolerance, np.append(onsets[1:], min(limits[1], onsets[-1] + spacing)))
+    train = VolumeTrain(onsets, stops, np.maximum(onsets, limits[0]), phase, whole, spacing, np.zeros(len(onsets), int))
+    return _extended(raw, train, period, picks, limits)
 
 
-def _check(events: NDArray[np.int64], n_least: int, tolerance: int, sfreq: float, source: str) -> None:
-    if len(events) < n_least:
-        raise AlignmentError(
-            f"{source}: gradient removal needs at least {n_least} whole volumes, the EEG holds {len(events)}"
-        )
+def _check(events: NDArray[np.int64], tolerance: int, sfreq: float, source: str) -> None:
     worst = int(np.abs(np.diff(events) - np.median(np.diff(events))).max())
     index = np.arange(len(events))
     off_clock = np.abs(events - np.polyval(np.polyfit(index, events, 1), index)).max()
@@ -120,8 +135,7 @@ def _exact_onsets(
 ) -> tuple[NDArray[np.int64], Float, float]:
     """Onsets between samples: the scanner's clock is even, so a line through the triggers, then refined on the data.
 
-    Gauss-Newton on the derivative of the mean artifact: a volume that comes late by ``d`` differs from the mean by
-    ``-d`` times its derivative.
+    Gauss-Newton on the mean artifact: a volume that is late by ``d`` differs from it by ``-d`` times its derivative.
     """
     index = np.arange(len(exact))
     period, first = np.polyfit(index[whole], exact[whole], 1)
@@ -173,9 +187,11 @@ def shift(data_CN: Float, earlier: float) -> Float:
     )
 
 
-def _extended(raw: Any, train: VolumeTrain, period: float, picks: Sequence[int]) -> VolumeTrain:
+def _extended(
+    raw: Any, train: VolumeTrain, period: float, picks: Sequence[int], limits: tuple[int, int]
+) -> VolumeTrain:
     """Add the stretches before the first and after the last trigger that hold the artifact too."""
-    rows, n_times, size = train.sources, int(raw.n_times), train.spacing
+    rows, size = train.sources, train.spacing
     best = strongest(raw, picks, int(train.starts_V[rows[0]]), int(train.starts_V[rows[0]]) + size)
     added: list[tuple[float, int, int]] = []
     for side, near in ((-1, rows[:4]), (1, rows[-4:])):
@@ -186,7 +202,7 @@ def _extended(raw: Any, train: VolumeTrain, period: float, picks: Sequence[int])
         while True:
             time += side * period
             start = int(np.rint(time))
-            lo, hi = max(0, start), min(n_times, start + size)
+            lo, hi = max(limits[0], start), min(limits[1], start + size)
             if hi - lo < 2:
                 break
             data_CT = np.diff(raw.get_data(best, lo, hi), axis=1)
@@ -237,6 +253,7 @@ def _with_rows(train: VolumeTrain, added: list[tuple[float, int, int]]) -> Volum
         np.concatenate([train.phase_V, phase])[order],
         np.concatenate([train.whole_V, np.zeros(len(times), bool)])[order],
         train.spacing,
+        np.zeros(len(order), int),
     )
     merged.stops_V[:-1] = np.minimum(merged.stops_V[:-1], merged.starts_V[1:])
     return merged
