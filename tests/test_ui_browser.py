@@ -17,10 +17,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from study_folder import SITES, build_study
 
 from jobs import register
+from xsite.data.manifest import data_hash
 from xsite.experiment import load_experiment
 from xsite.tracking import StudyTracker, default_tracking_uri
 
@@ -36,7 +38,9 @@ def tracked_study(folder: Path) -> tuple[str, str]:
     study, uri = build_study(folder), default_tracking_uri(folder / "mlflow")
     experiment = load_experiment(study / "experiment.yaml")
     with StudyTracker(uri, experiment.name, spool=folder / "spool.jsonl") as tracker:
-        run_id = tracker.start(experiment.flat(), fingerprint=experiment.fingerprint, tags={"algorithm": "erm"})
+        # with the hash of its data, as `loso` gives it: `register` finds the study by it
+        tags = {"algorithm": "erm", "data_hash": data_hash(pd.read_parquet(study / "manifest.parquet"))}
+        run_id = tracker.start(experiment.flat(), fingerprint=experiment.fingerprint, tags=tags)
         for site in (*SITES, None):
             fold = tracker.fold(site)
             for epoch in range(6):
@@ -100,23 +104,13 @@ def page() -> Iterator[Any]:
         assert elsewhere == [], f"the UI asked other machines for {elsewhere}"
 
 
-def open_children(page: Any) -> None:
-    """Unfold the study's row; the table may be drawn anew just after the click and fold it up again."""
-    for _ in range(6):
-        if not page.get_by_text("held-out alpha").first.is_visible():
-            page.locator(".ag-cell-value:has-text('leave-one-site-out') button").first.click()
-        page.wait_for_timeout(5_000)  # ms
-        if page.get_by_text("held-out alpha").first.is_visible():
-            return
-
-
 def test_study_with_children_and_curves(site: tuple[str, str], page: Any, tmp_path: Path) -> None:
     address, run_id = site
     page.goto(f"{address}/#/experiments")
     page.get_by_text("tiny").first.click()
     page.goto(f"{address}/#/experiments/1/runs")
     page.get_by_text("leave-one-site-out").first.wait_for()
-    open_children(page)
+    page.locator(".ag-cell-value:has-text('leave-one-site-out') button").first.click()
     for name in ("held-out alpha", "held-out beta", "final model"):
         page.get_by_text(name).first.wait_for()
     page.screenshot(path=str(tmp_path / "runs.png"), full_page=True)
