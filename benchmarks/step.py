@@ -27,7 +27,7 @@ def measure(config: NeuroBOLTConfig, batch_size: int, seconds: float, pad: int =
 
     def train_step() -> None:
         optimizer.zero_grad()
-        torch.nn.functional.mse_loss(model(batch), target_BR).backward()
+        torch.nn.functional.mse_loss(model(batch), target_BR).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
 
     def predict() -> None:
