@@ -110,7 +110,9 @@ def test_study_with_children_and_curves(site: tuple[str, str], page: Any, tmp_pa
     page.get_by_text("tiny").first.click()
     page.goto(f"{address}/#/experiments/1/runs")
     page.get_by_text("leave-one-site-out").first.wait_for()
-    page.locator(".ag-cell-value:has-text('leave-one-site-out') button").first.click()
+    unfold = page.locator(".ag-cell-value:has-text('leave-one-site-out') button")
+    assert unfold.count() == 1, "training and registration are one study, not two"
+    unfold.click()
     for name in ("held-out alpha", "held-out beta", "final model"):
         page.get_by_text(name).first.wait_for()
     page.screenshot(path=str(tmp_path / "runs.png"), full_page=True)

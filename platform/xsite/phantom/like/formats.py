@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import edfio
 import numpy as np
@@ -56,7 +56,10 @@ class Signal:
         return samples_CN
 
 
-def _brainvision(path: Path, signal: Signal) -> None:
+Binary = Literal["INT_16", "IEEE_FLOAT_32"]
+
+
+def _brainvision(path: Path, signal: Signal, *, binary: Binary = "INT_16", suffix: str = ".eeg") -> None:
     write_brainvision(
         path,
         signal.rows,
@@ -66,24 +69,14 @@ def _brainvision(path: Path, signal: Signal) -> None:
         resolution_uv=signal.resolution_uv,
         markers=signal.markers,
         coordinates=spherical(signal.positions),
-        suffix=str(signal.options.get("suffix", ".eeg")),
+        binary=binary,
+        suffix=str(signal.options.get("suffix", suffix)),
     )
 
 
 def _brainvision_float32(path: Path, signal: Signal) -> None:
     """Analyzer's export: header 2.0, float32, ``.dat``."""
-    write_brainvision(
-        path,
-        signal.rows,
-        n_chans=len(signal.ch_names),
-        n_samples=signal.n_samples,
-        sfreq=signal.sfreq,
-        resolution_uv=signal.resolution_uv,
-        markers=signal.markers,
-        coordinates=spherical(signal.positions),
-        binary="IEEE_FLOAT_32",
-        suffix=str(signal.options.get("suffix", ".dat")),
-    )
+    _brainvision(path, signal, binary="IEEE_FLOAT_32", suffix=".dat")
 
 
 def spherical(positions: Mapping[str, Any]) -> dict[str, tuple[float, float, float]]:
