@@ -359,19 +359,45 @@ def test_a_failed_recording_does_not_tell_where_the_atlas_lies(secret_root: Path
     assert found_in(tmp_path / "store", (*PLANTED, "1963")) == []
 
 
-def test_labels_that_look_like_a_date_are_named_at_ingest(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    keys = (RecordingKey("small", "01", session="20190312"), RecordingKey("small", "02", session="2019"))
+def test_labels_that_look_like_a_date_give_way_to_their_order(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    keys = [
+        RecordingKey("small", "01", session="20190312"),
+        RecordingKey("small", "01", session="20180101"),
+        RecordingKey("small", "02", session="2019"),
+        RecordingKey("small", "19630204", run="20200101"),
+    ]
     found = [RecordingFiles(key, tmp_path / "a.vhdr", tmp_path / "b.nii.gz") for key in keys]
 
-    def warned(files: list[RecordingFiles]) -> list[str]:
+    def ingested(files: list[RecordingFiles]) -> list[RecordingKey]:
         caplog.clear()
         site = small_site(find_recordings=lambda root, site: files)
         with caplog.at_level(logging.WARNING, logger="xsite.runtime.ingest"):
-            assert _files(site, tmp_path, str(tmp_path / "store"), IngestReport()) == files
-        return caplog.messages
+            return [f.key for f in _files(site, tmp_path, str(tmp_path / "store"), IngestReport())]
 
-    assert warned(found) == ["site small: labels that look like a date become keys of the store: 20190312"]
-    assert warned(found[1:]) == []
+    assert ingested(found) == [
+        RecordingKey("small", "01", session="day2"),
+        RecordingKey("small", "01", session="day1"),
+        keys[2],
+        RecordingKey("small", "p1", run="day1"),
+    ]
+    told = "site small: labels that look like a date are replaced by their order: 19630204, 20180101, 20190312, 20200101"
+    assert caplog.messages == [told]
+    assert ingested(found[2:3]) == [keys[2]]
+    assert caplog.messages == []
+
+
+def test_a_day_in_labels_does_not_reach_the_store(tmp_path: Path) -> None:
+    small_atlas(tmp_path)
+    root, store = tmp_path / "bids", str(tmp_path / "store")
+    day = "20190517"
+    write_recording_files(root, day)
+    (root / "sub-03" / "eeg").mkdir(parents=True)
+    (root / "sub-03" / "eeg" / f"sub-03_ses-{day}_task-rest_eeg.vhdr").write_text("no image beside it")
+    (files,) = _files(small_site(**SITE), root, store, IngestReport())
+    state, message = ingest_recording(small_site(**SITE), files, store, str(tmp_path / "atlas.nii.gz"))
+    assert state == "done", message
+    assert found_in(tmp_path / "store", (day,)) == []
+    assert rebuild_manifest(store)["subject"].tolist() == ["p1"]
 
 
 def like_ds002734(folder: Path) -> RecordingFiles:

@@ -50,11 +50,11 @@ class Check:
 
 
 def label_check(found: Sequence[RecordingFiles]) -> Check:
-    """Labels become keys in the store: they must not be days."""
+    """Labels become keys in the store; those that are days are replaced there."""
     labels = dated_labels(found)
     if not labels:
         return Check("privacy of labels", "pass", "no subject, session or run label holds a date")
-    fix = "labels are the keys of the store: rename subjects, sessions and runs so that none tells a day"
+    fix = "ingest stores their order instead (p1, day1, ...); rename them if they should have names of their own"
     return Check("privacy of labels", "warn", f"labels that look like a date: {', '.join(labels[:5])}", fix)
 
 

@@ -8,7 +8,7 @@ file names) stay; all others get a number. The site's own facts are the laborato
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -125,8 +125,43 @@ def file_name(path: Path, key: RecordingKey) -> str:
 
 
 def dated_labels(found: Iterable[RecordingFiles]) -> list[str]:
-    """Labels of subjects, sessions and runs that look like a date: they become keys of the store."""
-    return sorted({label for f in found for label in (f.key.subject, f.key.session, f.key.run) if DATE.search(label)})
+    """Labels of the recordings' keys that look like a date."""
+    return sorted({label for f in found for label in _labels(f.key).values() if DATE.search(label)})
+
+
+def without_dates(found: Sequence[RecordingFiles]) -> list[RecordingFiles]:
+    """The same recordings under keys that tell no day: a label that looks like a date gives way to its place in order.
+
+    Subjects become ``p1, p2, ...`` in the order of their labels; a subject's sessions, tasks and runs ``day1, day2,
+    ...``: what was first stays first. A hash would be no secret, there are few days to try.
+
+    >>> key = RecordingKey("a", "01", session="20190304", task="rest")
+    >>> without_dates([RecordingFiles(key, Path("x.vhdr"), Path("x.nii"))])[0].key.session
+    'day1'
+    """
+    dated = [{name: label for name, label in _labels(f.key).items() if DATE.search(label)} for f in found]
+    places: dict[tuple[str, str], list[str]] = {}
+    for files, labels in zip(found, dated, strict=True):
+        for name, label in labels.items():
+            places.setdefault((name, _owner(files.key, name)), []).append(label)
+    order = {place: sorted(set(labels)) for place, labels in places.items()}
+    renamed = []
+    for files, labels in zip(found, dated, strict=True):
+        new = {
+            name: f"{'p' if name == 'subject' else 'day'}{order[name, _owner(files.key, name)].index(label) + 1}"
+            for name, label in labels.items()
+        }
+        renamed.append(replace(files, key=replace(files.key, **new)) if new else files)
+    return renamed
+
+
+def _labels(key: RecordingKey) -> dict[str, str]:
+    return {name: getattr(key, name) for name in ("subject", "session", "task", "run")}
+
+
+def _owner(key: RecordingKey, name: str) -> str:
+    """Whom a label is counted for: subjects among all, everything else within one subject."""
+    return "" if name == "subject" else key.subject
 
 
 def public_words(words: str, near: Iterable[Path], known: Iterable[str] = (), places: Iterable[str] = ()) -> str:
@@ -149,12 +184,12 @@ def public_words(words: str, near: Iterable[Path], known: Iterable[str] = (), pl
     words = _without_places(_WRAPPED.sub(r"(\1)", words), paths, places)
     beside = {other.name for path in paths if path.parent.is_dir() for other in path.parent.iterdir()}
     for name in sorted({path.name for path in paths} | beside, key=len, reverse=True):
-        if not _FILE.fullmatch(name):
+        if not _is_file(name):
             words = words.replace(name, f"file{_ending(name)}")
     words = _PATH.sub("", words)
     public = set(known)
     words = _QUOTED.sub(lambda found: found[0] if _may_be_quoted(found[2], public) else "'…'", words)
-    return _NAMED_FILE.sub(lambda found: found[0] if _FILE.fullmatch(found[0]) else f"file{_ending(found[0])}", words)
+    return _NAMED_FILE.sub(lambda found: found[0] if _is_file(found[0]) else f"file{_ending(found[0])}", words)
 
 
 def _without_places(words: str, near: Iterable[Path], places: Iterable[str]) -> str:
@@ -175,7 +210,12 @@ def _without_places(words: str, near: Iterable[Path], places: Iterable[str]) -> 
 
 
 def _may_be_quoted(text: str, public: set[str]) -> bool:
-    return text in public or is_electrode(text) or _is_code(text) or _FILE.fullmatch(text) is not None
+    return text in public or is_electrode(text) or _is_code(text) or _is_file(text)
+
+
+def _is_file(name: str) -> bool:
+    """A BIDS file name without a day in it."""
+    return _FILE.fullmatch(name) is not None and DATE.search(name) is None
 
 
 def _ending(name: str) -> str:

@@ -23,7 +23,7 @@ from xsite.data.fingerprint import input_fingerprint, source_files
 from xsite.data.left_out import gathered, note_left_out
 from xsite.data.manifest import FILE, SEAL
 from xsite.data.prepare import prepare_recording
-from xsite.data.privacy import dated_labels
+from xsite.data.privacy import dated_labels, without_dates
 from xsite.data.refused import forget_refused, note_refused
 from xsite.data.store import has_recording, rebuild_manifest, recording_path, write_recording
 from xsite.data.withdrawn import note_withdrawn
@@ -140,7 +140,8 @@ def _files(site: Site, root: Path, store: str, report: IngestReport) -> list[Rec
         report.failed.setdefault(site.name, f"site {site.name!r}: no recording under {root}")
     if dated := dated_labels(found):
         told = ", ".join(dated[:5]) + (", ..." if len(dated) > 5 else "")
-        logger.warning("site %s: labels that look like a date become keys of the store: %s", site.name, told)
+        logger.warning("site %s: labels that look like a date are replaced by their order: %s", site.name, told)
+        found = without_dates(found)
     if found or left_out:
         note_left_out(store, site.name, left_out, root)
         note_withdrawn(store, site.name, found)
