@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
+from typing import Literal, get_args
+
+import numpy as np
+
+from neurobolt.positions import OLD_NAMES, has_position, unit_position, unit_positions
 
 # Order matters: row = position in this list + 1, row 0 is the cls token. Of the 136 names that LaBraM lists, its
 # table of 129 rows addresses the first 128 (the last 8 bipolar names have no row). Source: LaBraM (MIT).
@@ -29,8 +34,7 @@ _VU = "Fp1 Fp2 F3 F4 C3 C4 P3 P4 O1 O2 F7 F8 T7 T8 P7 P8 Fpz Fz Cz Pz POz Oz FT9
 VU_NAMES: tuple[str, ...] = tuple(_VU.split())
 """The 26 electrodes of the Vanderbilt resting-state set, in the order of the published checkpoints."""
 
-# the same electrode under its name of before 1991
-OLD_NAMES = {"T3": "T7", "T4": "T8", "T5": "P7", "T6": "P8"}
+Unseen = Literal["error", "nearest"]
 _ROWS = {name: row for row, name in enumerate(LABRAM_NAMES, start=1)}
 
 
@@ -53,24 +57,48 @@ def spatial_rows(ch_names: Sequence[str]) -> list[int]:
     return [_ROWS[name.strip().upper()] for name in ch_names]
 
 
-def vocabulary_index(ch_names: Sequence[str], vocabulary: Sequence[str]) -> list[int]:
+def vocabulary_index(ch_names: Sequence[str], vocabulary: Sequence[str], unseen: Unseen = "error") -> list[int]:
     """Position of each name in a model's vocabulary; old names (T3) find the new ones (T7) if they have no own place.
+
+    Parameters
+    ----------
+    ch_names, vocabulary : sequence of str
+    unseen : {"error", "nearest"}
+        What becomes of an electrode that the vocabulary lacks. ``nearest``: it speaks with the voice of the nearest
+        electrode that it has (smallest angle between their idealised places, :mod:`neurobolt.positions`; the earlier
+        one in the vocabulary where two are as near), in both branches; that electrode itself may be given as well.
 
     Raises
     ------
     ValueError
-        Unknown names, or two names of one electrode; all of them are listed.
+        Unknown names (``nearest``: without a place on the head), or two names of one electrode; all are listed.
+
+    Examples
+    --------
+    >>> vocabulary_index(["Cz", "O9"], ["Cz", "O1", "O2"], unseen="nearest")
+    [0, 1]
     """
+    if unseen not in get_args(Unseen):
+        raise ValueError(f"unseen is {unseen!r}, expected one of {get_args(Unseen)}")
     places = {name.upper(): i for i, name in enumerate(vocabulary)}
     wanted = [name.strip().upper() for name in ch_names]
     wanted = [name if name in places else OLD_NAMES.get(name, name) for name in wanted]
-    unknown = [given for given, name in zip(ch_names, wanted, strict=True) if name not in places]
-    if unknown:
-        raise ValueError(_complaint(unknown, vocabulary, "this model"))
+    lost = [given for given, name in zip(ch_names, wanted, strict=True) if name not in places]
+    if unseen == "nearest" and any(has_position(name) for name in vocabulary):
+        lost = [given for given in lost if not has_position(given)]
+    if lost:
+        raise ValueError(_complaint(lost, vocabulary, "this model"))
     twice = [given for given, name in zip(ch_names, wanted, strict=True) if wanted.count(name) > 1]
     if twice:
         raise ValueError(f"channels name the same electrode twice: {twice}; keep one of each")
-    return [places[name] for name in wanted]
+    return [places[name] if name in places else nearest_electrode(name, vocabulary) for name in wanted]
+
+
+def nearest_electrode(name: str, vocabulary: Sequence[str]) -> int:
+    """Position in the vocabulary of the electrode that lies nearest to a named one; places are idealised."""
+    cosine_V = unit_positions(vocabulary) @ unit_position(name)
+    cosine_V[[not has_position(known) for known in vocabulary]] = -np.inf
+    return int(np.argmax(np.round(cosine_V, 9)))  # rounded: of two that are as near, the first
 
 
 def _complaint(unknown: Sequence[str], known: Sequence[str], owner: str) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, get_args
 
-from neurobolt.channels import VU_NAMES, spatial_rows
+from neurobolt.channels import VU_NAMES, Unseen, spatial_rows
 
 Preset = Literal["paper", "released", "small"]
 PRESETS: tuple[str, ...] = get_args(Preset)
@@ -60,6 +60,8 @@ class NeuroBOLTConfig:
         Spread of the truncated normal that linear layers start from; narrow models need more than the published 0.02.
     head_scale : float
         Factor on the head's initial weights: the output starts near 0, the mean of the target.
+    unseen_channels : {"error", "nearest"}
+        What becomes of channels that ``ch_names`` lacks: refused, or named after the nearest electrode that it has.
     decay_temporal_embedding : bool
         Layer-wise decay treats the temporal embedding like the patch encoder; the released code leaves it at 1.
 
@@ -98,6 +100,7 @@ class NeuroBOLTConfig:
     layer_scale: float = 0.1
     init_std: float = 0.02
     head_scale: float = 0.001
+    unseen_channels: Unseen = "error"
     decay_temporal_embedding: bool = True
 
     def __post_init__(self) -> None:
@@ -134,6 +137,8 @@ class NeuroBOLTConfig:
             f"spectral_attention {self.spectral_attention!r} is none of {get_args(SpectralAttention)}": (
                 self.spectral_attention in get_args(SpectralAttention)
             ),
+            f"unseen_channels {self.unseen_channels!r} is none of {get_args(Unseen)}": self.unseen_channels
+            in get_args(Unseen),
         }
         return [problem for problem, holds in checks.items() if not holds]
 
@@ -230,10 +235,16 @@ _OPTIONS: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class TrainingSwitches:
-    """Where the paper's text and the released code differ outside the model (``neurobolt.md`` section 8).
+    """Optimiser and input of the published trainings; the paper's text and the released code differ in four of them.
+
+    ``jobs/recipes/paper.yaml`` and ``released.yaml`` say the same to the platform (a test compares them).
 
     Parameters
     ----------
+    lr, min_lr, weight_decay, layer_decay : float
+        Peak and last learning rate of the cosine; AdamW's decay; factor from one layer to the next below it.
+    batch_size : int
+        Between subjects; within a scan it is 16.
     betas : tuple of float
         AdamW.
     epochs : int
@@ -249,8 +260,16 @@ class TrainingSwitches:
     warmup_epochs: int
     warmup_from: float
     high_pass: float | None
+    lr: float = 3e-4
+    min_lr: float = 1e-6
+    weight_decay: float = 0.05
+    layer_decay: float = 0.65
+    batch_size: int = 64
 
     @classmethod
-    def preset(cls, name: Literal["paper", "released"]) -> TrainingSwitches:
-        """Settings of the paper's text, or of the released code."""
-        return cls((0.9, 0.99), 30, 5, 1e-6, None) if name == "paper" else cls((0.9, 0.999), 20, 5, 0.0, 0.5)
+    def preset(cls, name: Literal["paper", "released"], *, within_scan: bool = False) -> TrainingSwitches:
+        """Settings of the paper's text, or of the released code; between subjects, or within one scan."""
+        batch_size = 16 if within_scan or name == "released" else 64
+        if name == "paper":
+            return cls((0.9, 0.99), 30, 5, 1e-6, None, batch_size=batch_size)
+        return cls((0.9, 0.999), 20, 5, 0.0, None if within_scan else 0.5, batch_size=batch_size)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from neurobolt.batch import Batch, EegBatch
-from neurobolt.channels import vocabulary_index
+from neurobolt.channels import Unseen, vocabulary_index
 from neurobolt.config import NeuroBOLTConfig
 from neurobolt.spatiotemporal import Spatiotemporal
 from neurobolt.spectral import Spectral
@@ -62,30 +62,40 @@ class NeuroBOLT(nn.Module):
         """Sampling frequency of the input, in Hz."""
         return self.config.sfreq
 
-    def channel_index(self, ch_names: Sequence[str]) -> Tensor:
+    def channel_index(self, ch_names: Sequence[str], unseen: Unseen | None = None) -> Tensor:
         """Index of each channel in ``ch_names`` of the model, shape (C,), int64; names in any case.
+
+        Parameters
+        ----------
+        ch_names : sequence of str
+        unseen : {"error", "nearest"}, optional
+            What becomes of unknown electrodes (:func:`neurobolt.channels.vocabulary_index`); the configuration's
+            ``unseen_channels`` by default.
 
         Raises
         ------
         ValueError
             Channels that the model does not know, or one electrode under two names.
         """
-        return torch.tensor(vocabulary_index(ch_names, self.ch_names), dtype=torch.int64)
+        index = vocabulary_index(ch_names, self.ch_names, unseen or self.config.unseen_channels)
+        return torch.tensor(index, dtype=torch.int64)
 
     def branches(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Representations of both branches, (r_st, r_sp), each (B, D)."""
         ch_index_BC = batch.ch_index_BC.long()
-        eeg_BCT, valid_BC = self._scaled(batch.eeg_BCT, ch_index_BC)
+        eeg_BCT, valid_BC = self._scaled(batch.eeg_BCT, ch_index_BC, getattr(batch, "padded", None))
         return self.spatiotemporal(eeg_BCT, ch_index_BC, valid_BC), self.spectral(eeg_BCT, ch_index_BC, valid_BC)
 
-    def _scaled(self, eeg_BCT: Tensor, ch_index_BC: Tensor) -> tuple[Tensor, Tensor | None]:
+    def _scaled(self, eeg_BCT: Tensor, ch_index_BC: Tensor, padded: bool | None = None) -> tuple[Tensor, Tensor | None]:
         if eeg_BCT.ndim != 3 or eeg_BCT.shape[2] != self.config.n_times or eeg_BCT.shape[:2] != ch_index_BC.shape:
             raise ValueError(
                 f"eeg has shape {tuple(eeg_BCT.shape)} and ch_index {tuple(ch_index_BC.shape)}; expected "
                 f"(windows, channels, {self.config.n_times}) and (windows, channels)"
             )
         valid_BC = ch_index_BC >= 0
-        full = bool(valid_BC.all())  # then no masks at all: plain GroupNorm and unmasked attention
+        # without padding no masks at all: plain GroupNorm and unmasked attention. A batch that says so itself spares
+        # the question, which on a GPU would wait for all that was asked before
+        full = bool(valid_BC.all()) if padded is None else not padded
         x_BCT = eeg_BCT.float() if full else eeg_BCT.float().masked_fill(~valid_BC.unsqueeze(-1), 0.0)
         if self.config.remove_mean:
             x_BCT = x_BCT - x_BCT.mean(-1, keepdim=True)
@@ -106,7 +116,9 @@ class NeuroBOLT(nn.Module):
         return self.head(self.features(batch))
 
     @torch.no_grad()
-    def predict(self, eeg_BCT: ArrayOrTensor, ch_names: Sequence[str]) -> ArrayOrTensor:
+    def predict(
+        self, eeg_BCT: ArrayOrTensor, ch_names: Sequence[str], *, unseen: Unseen | None = None
+    ) -> ArrayOrTensor:
         """BOLD of windows of named channels, in evaluation mode.
 
         Parameters
@@ -115,6 +127,8 @@ class NeuroBOLT(nn.Module):
             Microvolt at ``sfreq``; T is ``window_s`` x ``sfreq`` samples.
         ch_names : sequence of str, length C
             Any subset of the model's channels, in any order.
+        unseen : {"error", "nearest"}, optional
+            As in :meth:`channel_index`.
 
         Returns
         -------
@@ -127,7 +141,7 @@ class NeuroBOLT(nn.Module):
             Wrong shape, unknown channels, values that are not finite, or values that look like volt.
         """
         eeg = torch.as_tensor(eeg_BCT)
-        index_C = self.channel_index(ch_names)
+        index_C = self.channel_index(ch_names, unseen)
         if eeg.ndim != 3 or eeg.shape[1] != len(index_C):
             raise ValueError(f"eeg has shape {tuple(eeg.shape)}; expected (windows, {len(index_C)} channels, samples)")
         _check_microvolt(eeg)

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import argparse
-import pickle
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from neurobolt.channels import VU_NAMES
 from neurobolt.config import NeuroBOLTConfig
+from neurobolt.labram_weights import STUDENT, branch_name, load_labram, read_state
 from neurobolt.model import NeuroBOLT
 from neurobolt.spectral import sinusoid
 from neurobolt.storage import differences
@@ -22,13 +20,6 @@ from neurobolt.storage import differences
 # our name -> published name, first match wins; names that no rule changes are the same in both
 _RULES: tuple[tuple[str, str], ...] = (
     (r"^output\.", "head."),
-    (r"^spatiotemporal\.cls_token$", "cls_token"),
-    (r"^spatiotemporal\.spatial_embedding$", "pos_embed"),
-    (r"^spatiotemporal\.temporal_embedding$", "time_embed"),
-    (r"^spatiotemporal\.encoder\.", "patch_embed."),
-    (r"^spatiotemporal\.norm\.", "fc_norm."),
-    (r"^spatiotemporal\.blocks\.(\d+)\.attention\.", r"blocks.\1.attn."),
-    (r"^spatiotemporal\.blocks\.", "blocks."),
     (r"^spectral\.projections\.(\d+)\.", r"mss_module.patch_embedding.\1.projection."),
     (r"^spectral\.mixers\.(\d+)\.", r"mss_module.ts_embedding.\1.projection."),
     (r"^spectral\.blocks\.(\d+)\.attention\.", r"mss_module.transformer.layers.layers.\1.0.fn."),
@@ -37,10 +28,10 @@ _RULES: tuple[tuple[str, str], ...] = (
     (r"^spectral\.blocks\.(\d+)\.mlp\.fc(\d)\.", r"mss_module.transformer.layers.layers.\1.1.fn.fn.w\2."),
     (r"^spectral\.", "mss_module."),
 )
+_SPACE = "spatiotemporal."
 _INDEX = "mss_module.index"
 _POSITION = "mss_module.positional_encoding.pe"
 _N_POSITIONS = 1000
-_STUDENT = "student."
 
 
 def published_name(name: str) -> str:
@@ -51,6 +42,8 @@ def published_name(name: str) -> str:
     >>> published_name("spatiotemporal.blocks.3.attention.qkv.weight")
     'blocks.3.attn.qkv.weight'
     """
+    if name.startswith(_SPACE):
+        return branch_name(name.removeprefix(_SPACE))
     for pattern, replacement in _RULES:
         renamed, n = re.subn(pattern, replacement, name)
         if n:
@@ -93,8 +86,8 @@ def load_published(
     ValueError
         Not a checkpoint, one that holds code, or one of another layout: the message lists what differs.
     """
-    state, name = _read(source)
-    if any(key.startswith(_STUDENT) for key in state):
+    state, name = read_state(source)
+    if any(key.startswith(STUDENT) for key in state):
         model = NeuroBOLT(NeuroBOLTConfig.preset("released", ch_names=tuple(ch_names), gelu_head=gelu_head))
         return load_labram(model, state, source_name=name).eval()
     n_outputs = state["head.weight"].shape[0] if "head.weight" in state else 1
@@ -106,64 +99,3 @@ def load_published(
         raise ValueError(f"{name}: not a published NeuroBOLT checkpoint for {len(ch_names)} channels: {problems}")
     model.load_state_dict({key: state[published_name(key)] for key in model.state_dict()})
     return model.eval()
-
-
-def load_labram(
-    model: NeuroBOLT, source: str | Path | Mapping[str, Any], *, source_name: str | None = None
-) -> NeuroBOLT:
-    """Fill the spatiotemporal branch of ``model`` from a LaBraM checkpoint, in place; its final norm stays as it is.
-
-    Raises
-    ------
-    ValueError
-        The checkpoint lacks parts of the branch, or their shapes differ.
-    """
-    state, name = _read(source)
-    name = source_name or name
-    branch = model.spatiotemporal
-    wanted = {
-        key: _STUDENT + published_name(f"spatiotemporal.{key}")
-        for key in branch.state_dict()
-        if not key.startswith("norm.")
-    }
-    found = {key: state[theirs] for key, theirs in wanted.items() if theirs in state}
-    expected = {wanted[key]: tuple(branch.state_dict()[key].shape) for key in wanted}
-    problems = differences(expected, {wanted[key]: tensor for key, tensor in found.items()})
-    if problems:
-        raise ValueError(f"{name}: not a LaBraM checkpoint that fits this model: {problems}")
-    branch.load_state_dict({**branch.state_dict(), **found})
-    return model
-
-
-def _read(source: str | Path | Mapping[str, Any]) -> tuple[dict[str, Tensor], str]:
-    if isinstance(source, Mapping):
-        content: Any = source
-        name = "state dict"
-    else:
-        content, name = _open(Path(source)), str(source)
-    if isinstance(content, Mapping) and isinstance(content.get("model"), Mapping):
-        content = content["model"]
-    if not isinstance(content, Mapping):
-        raise ValueError(f"{name}: holds a {type(content).__name__}, expected a mapping of names to tensors")
-    odd = [str(key) for key, value in content.items() if not isinstance(value, Tensor)]
-    if odd or not content:
-        raise ValueError(f"{name}: expected a mapping of names to tensors; not tensors: {odd[:8]}")
-    return dict(content), name
-
-
-def _open(path: Path) -> Any:
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such checkpoint")
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        reason = str(error).split("\n")[0]
-        raise ValueError(
-            f"{path}: refused, it is no plain checkpoint of tensors (a checkpoint may hold tensors and "
-            f"argparse.Namespace, nothing else): {reason}"
-        ) from error
-    except (RuntimeError, EOFError, OSError, ValueError) as error:
-        raise ValueError(f"{path}: not a checkpoint that torch can read: {error}") from error

@@ -215,6 +215,9 @@ SITE = Site(
     eeg_state="clean",
     reference="FCz",
     decoys=("R", "R 21", "Sync On", "boundary"),
+    manufacturer="Philips",  # parcel tables have no sidecars
+    field_strength=3.0,
+    population="healthy",
     doi="10.48550/arXiv.2410.05341",
     license="CC-BY-4.0",
     expected=Expected(subjects=22, recordings=29),

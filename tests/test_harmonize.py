@@ -8,6 +8,7 @@ from scipy.signal import butter, filtfilt
 
 from xsite.data.harmonize import common_channels, harmonize_eeg, paper_target, strict_target, target_scale
 from xsite.errors import ChannelError
+from xsite.evaluation.splits import within_recording_parts
 
 T_R = 2.1
 COLUMNS = (
@@ -36,6 +37,25 @@ def test_zero_predictor_has_the_published_error(shared_data, function):
     intra = np.mean([np.mean(target[-48:] ** 2, axis=0) for target in targets.values()], axis=0)
     np.testing.assert_allclose(val, ZERO_VAL, atol=1e-3)
     np.testing.assert_allclose(intra, ZERO_INTRA, atol=1e-3)
+
+
+def test_train_part_of_the_real_scans_never_sees_their_test_part(shared_data, rng):
+    parts = within_recording_parts(575, T_R)
+    start, stop = parts["test"]
+    train_V = np.zeros(575, dtype=bool)
+    train_V[slice(*parts["train"])] = True
+    moved = []
+    with np.load(shared_data("data/vu_rest_roi/train_val.npz")) as data:
+        for name in (name for name in data.files if name != "columns"):
+            series, changed = data[name], data[name].copy()
+            assert series.shape == (575, 66)
+            changed[start:stop] = rng.normal(4, 9, (stop - start, 66))
+            first, second = (strict_target(x, T_R, train_V)[train_V] for x in (series, changed))
+            np.testing.assert_array_equal(first, second)
+            np.testing.assert_allclose(np.percentile(np.abs(first), 95, axis=0), 1, atol=1e-5)
+            moved.append(np.abs(paper_target(series, T_R)[train_V] - paper_target(changed, T_R)[train_V]).max())
+    assert len(moved) == 23
+    assert min(moved) > 0.1  # the paper's target does see it: the test above could fail
 
 
 def test_paper_target_equals_its_definition(rng):

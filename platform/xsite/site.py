@@ -194,6 +194,12 @@ class Site:
         Path pattern (``fnmatch``, relative to the root) to the reason why such files are not used.
     unusable : str
         Why the published EEG cannot serve for training as it is; read and aligned, but excluded with this reason.
+    manufacturer : str
+        Maker of the scanner where the sidecars do not name it, such as ``Philips``.
+    field_strength : float, optional
+        Tesla, where the sidecars do not say.
+    population : str
+        Who was scanned, in one word such as ``healthy`` or ``epilepsy``; a study may hold one population out.
     doi, license : str
     note : str
         What is known only second-hand, or not certain.
@@ -235,6 +241,9 @@ class Site:
     task_pairs: Mapping[str, str] = field(default_factory=dict)
     left_out: Mapping[str, str] = field(default_factory=dict)
     unusable: str = ""
+    manufacturer: str = ""
+    field_strength: float | None = None
+    population: str = ""
     doi: str = ""
     license: str = ""
     note: str = ""

@@ -25,6 +25,8 @@ T_R_TOLERANCE = 0.005
 ROUNDING = 1e-6  # of a repetition time: what float32 in a NIfTI header makes of 2.1 (2.0999999)
 HEADER_UNITS = {"msec": 1e-3, "usec": 1e-6}
 
+MAKERS = re.compile(r"siemens|philips|\bge\b|general electric|canon|toshiba|hitachi|united imaging|bruker|simulated")
+
 
 def read_bold(files: RecordingFiles, site: Site) -> BoldRun:
     """Open a BOLD image with its sidecars and confounds.
@@ -56,6 +58,8 @@ def read_bold(files: RecordingFiles, site: Site) -> BoldRun:
         "start_time_from": origin,
         "slices": slices,
         "discarded_before_first": discarded,
+        "manufacturer": _maker(str(sidecar.get("Manufacturer") or "")),
+        "field_strength": _number(sidecar.get("MagneticFieldStrength")),
         "notes": [*notes, *table.notes],
     }
     return BoldRun(
@@ -115,6 +119,12 @@ def sidecar_paths(path: Path, key: RecordingKey) -> list[Path]:
     folders = reversed([path.parent, *list(path.parents)[1:4]])
     found = [folder / name for folder in folders for name in dict.fromkeys(names)]
     return [sidecar for sidecar in found if sidecar.is_file() or sidecar.is_symlink()]
+
+
+def _maker(words: str) -> str:
+    """Scanner maker by one known word; anything else a sidecar says there stays out of the store."""
+    found = MAKERS.search(words.lower())
+    return "ge" if found and found[0].startswith("ge") else found[0] if found else ""
 
 
 def _number(value: Any) -> float | None:

@@ -28,6 +28,9 @@ COLUMNS = [
     "n_volumes",
     "n_valid",
     "t_r",
+    "manufacturer",
+    "field_strength",
+    "population",
     "parcellation_name",
     "parcellation_sha256",
     "parcels",
@@ -72,10 +75,11 @@ def read_manifest(store: str) -> pd.DataFrame:
     """One row per recording, sorted by key.
 
     Columns: the key's labels; ``n_chans, ch_names`` (JSON list)``, n_times, sfreq, n_volumes, n_valid, t_r,
-    parcellation_name, parcellation_sha256, parcels`` (JSON list)``, verdict, own_reason`` (of preparation)``, excluded,
-    reason`` (by today's rules and notes, whenever the file was written)``, path`` (below the store)``, sha256,
-    fingerprint, has_truth, image_sha256`` (of the BOLD image; empty for tables), and one column per quality figure,
-    named ``quality_...``.
+    manufacturer`` (lower case)``, field_strength`` (tesla, NaN where unknown)``, population, parcellation_name,
+    parcellation_sha256, parcels`` (JSON list)``, verdict, own_reason`` (of preparation)``, excluded, reason`` (by
+    today's rules and notes, whenever the file was written)``, path`` (below the store)``, sha256, fingerprint,
+    has_truth, image_sha256`` (of the BOLD image; empty for tables), and one column per quality figure, named
+    ``quality_...``.
 
     Raises
     ------
@@ -195,6 +199,7 @@ def _quality(figures: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _facts(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    scanner = attributes["provenance"].get("scanner") or {}
     key, provenance, atlas = attributes["key"], attributes["provenance"], attributes["parcellation"]
     entities = (("sub", "subject"), ("ses", "session"), ("task", "task"), ("run", "run"))
     name = "_".join(f"{short}-{key[label]}" for short, label in entities if key[label])
@@ -207,6 +212,10 @@ def _facts(attributes: Mapping[str, Any]) -> dict[str, Any]:
         "n_volumes": attributes["n_volumes"],
         "n_valid": attributes["n_valid"],
         "t_r": attributes["t_r"],
+        # "Siemens" and "SIEMENS" are one maker; recordings of earlier versions know neither
+        "manufacturer": str(scanner.get("manufacturer") or "").strip().lower(),
+        "field_strength": float(scanner.get("field_strength") or math.nan),
+        "population": str(provenance.get("population") or ""),
         "parcellation_name": atlas["name"],
         "parcellation_sha256": atlas["sha256"],
         "parcels": json.dumps(atlas["labels"]),

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.signal import butter, sosfiltfilt
 
 from xsite.data.spline_plan import CANONICAL, SplinePlan, canonical_montage, check_plan, spline_plan
 from xsite.errors import ChannelError
@@ -83,7 +84,12 @@ def common_channels(montages: Sequence[Sequence[str]]) -> tuple[str, ...]:
 
 
 def harmonize(
-    recording: Recording, ch_names: Sequence[str], *, channels: Channels = "common", reference: Reference = "average"
+    recording: Recording,
+    ch_names: Sequence[str],
+    *,
+    channels: Channels = "common",
+    reference: Reference = "average",
+    high_pass: float | None = None,
 ) -> HarmonizedEeg:
     """EEG of the asked channels, in their order, re-referenced after the choice.
 
@@ -95,6 +101,8 @@ def harmonize(
         ``spline`` fills absent channels from their neighbours; the others demand that the recording has them all.
     reference : {"average", "native"} or sequence of str
         ``average`` subtracts the mean over the usable channels at every sample, names the mean over those electrodes.
+    high_pass : float, optional
+        Hz; zero-phase Butterworth of order 2, forward and backward, over the whole recording.
 
     Raises
     ------
@@ -119,6 +127,10 @@ def harmonize(
         eeg_DT[usable_D] -= _reference(recording, reference, dict(zip(ch_names, eeg_DT, strict=True)), usable_D)
     elif reference == "average":
         eeg_DT[usable_D] -= eeg_DT[usable_D].mean(axis=0, keepdims=True)
+    if high_pass is not None:  # linear like the reference, so that their order does not matter
+        sos = butter(2, high_pass, "highpass", fs=recording.sfreq, output="sos")
+        for row_T in eeg_DT:  # one by one: the filter works in float64
+            row_T[:] = sosfiltfilt(sos, row_T)
     return HarmonizedEeg(eeg_DT, usable_D)
 
 
@@ -135,7 +147,11 @@ def _reference(recording: Recording, names: Sequence[str], rows: dict[str, Any],
 
 
 def harmonize_eeg(
-    recording: Recording, ch_names: Sequence[str], reference: Reference = "average", channels: Channels = "common"
+    recording: Recording,
+    ch_names: Sequence[str],
+    reference: Reference = "average",
+    channels: Channels = "common",
+    high_pass: float | None = None,
 ) -> NDArray[np.float32]:
     """EEG of the asked channels as an array, shape (D, T): :func:`harmonize` without its mask."""
-    return harmonize(recording, ch_names, channels=channels, reference=reference).eeg_DT
+    return harmonize(recording, ch_names, channels=channels, reference=reference, high_pass=high_pass).eeg_DT

@@ -75,6 +75,11 @@ def prepare_recording(*, site: Site, files: RecordingFiles, atlas: Atlas | None,
         volume_valid_V = volume_valid_V & bold.volume_valid_V
     facts = {
         "site": {name: getattr(site, name) for name in ("eeg_state", "reference", "line_freq", "doi", "license")},
+        "scanner": {
+            "manufacturer": bold.facts.get("manufacturer") or site.manufacturer,
+            "field_strength": bold.facts.get("field_strength") or site.field_strength,
+        },
+        "population": site.population,
         "sources": [{"file": path.name, "sha256": sha256(path)} for path in source_files(files)],
         "sidecar_faults": sidecar_faults(source_files(files)),
         "steps": [*eeg_steps, *clean.steps],

@@ -1,6 +1,7 @@
-"""Who trains, who selects, who is tested. The test site is out of reach of both others, by construction.
+"""Who trains, who selects, who is tested. What is held out is out of reach of both others, by construction.
 
-The same manifest, fraction and seed give the same folds on every machine; :attr:`Fold.fingerprint` says so.
+The same manifest, fraction and seed give the same folds on every machine; :attr:`Fold.fingerprint` says so. The schemes
+beyond leave-one-site-out are in :mod:`xsite.evaluation.splits`.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import json
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -20,48 +22,86 @@ from xsite.errors import FoldError
 from xsite.recording import RecordingKey
 
 ENTITIES = ("site", "subject", "session", "task", "run")
+SIDES = ("train", "val", "test")
+WITHIN_RECORDING = "within-recording"
+SITE_UNITS = ("site", "training-sites")
+"""Units whose test sites must neither train nor select."""
+Segments = Mapping[str, Mapping[RecordingKey, tuple[int, int]]]
+"""Side to recording to the volumes ``[start, stop)`` that it may use."""
 
 
 @dataclass(frozen=True)
 class Fold:
-    """One held-out site.
+    """One split: who trains, who selects, who is tested.
 
     Parameters
     ----------
     train, val, test : tuple of RecordingKey
-        ``val`` selects the checkpoint and comes from the training sites; ``test`` is the held-out site, whole.
+        ``val`` selects the checkpoint and comes from the training sites; ``test`` is what is held out, whole.
     held_out : str
-        Site that neither trains nor selects.
+        Label of what neither trains nor selects: a site (unit "site"), ``field_strength=3``, ``siteA_sub-01``, ...
+    unit : str
+        What is held out: "site", "subject", "split", "training-sites", "within-recording", or a column of the manifest.
+    segments : mapping, optional
+        Within recordings only: the volumes of each side, since every recording stands on all three.
 
     Raises
     ------
     FoldError
-        A side is empty, a subject or a recording stands on two sides, or the held-out site trains or selects.
+        A side is empty, a subject or a recording stands on two sides (volumes, within recordings), or a test site
+        trains or selects although the unit is the site.
     """
 
     train: tuple[RecordingKey, ...]
     val: tuple[RecordingKey, ...]
     test: tuple[RecordingKey, ...]
     held_out: str
+    unit: str = "site"
+    segments: Segments | None = None
 
     def __post_init__(self) -> None:
-        sides = {"train": self.train, "val": self.val, "test": self.test}
+        sides = {side: getattr(self, side) for side in SIDES}
         problems = [f"no recording in {name}" for name, keys in sides.items() if not keys]
         for name, keys in sides.items():
             if len(set(keys)) < len(keys):
                 problems.append(f"a recording stands twice in {name}")
-        for a, b in (("train", "val"), ("train", "test"), ("val", "test")):
-            both = sorted({k.subject_id for k in sides[a]} & {k.subject_id for k in sides[b]})
-            if both:
-                problems.append(f"subjects in both {a} and {b}: " + ", ".join("/".join(pair) for pair in both))
-        strangers = sorted({k.site for k in self.test} - {self.held_out})
-        if strangers:
-            problems.append(f"test holds recordings of {strangers}")
-        leaked = [name for name in ("train", "val") if any(k.site == self.held_out for k in sides[name])]
-        if leaked:
-            problems.append(f"{self.held_out} stands in {' and '.join(leaked)}")
+        problems += self._segment_problems() if self.unit == WITHIN_RECORDING else self._subject_problems()
+        if self.unit in SITE_UNITS:
+            problems += self._site_problems()
         if problems:
             raise FoldError(f"fold that holds out {self.held_out!r} is impossible: " + "; ".join(problems))
+
+    def _subject_problems(self) -> list[str]:
+        problems = [] if self.segments is None else [f"segments belong to unit {WITHIN_RECORDING!r}, not {self.unit!r}"]
+        for a, b in combinations(SIDES, 2):
+            both = sorted({k.subject_id for k in getattr(self, a)} & {k.subject_id for k in getattr(self, b)})
+            if both:
+                problems.append(f"subjects in both {a} and {b}: " + ", ".join("/".join(pair) for pair in both))
+        return problems
+
+    def _segment_problems(self) -> list[str]:
+        segments = self.segments or {}
+        problems = []
+        for side in SIDES:
+            lacking = sorted(str(key) for key in getattr(self, side) if key not in segments.get(side, {}))
+            if lacking:
+                problems.append(f"no volumes named in {side} for {', '.join(lacking)}")
+        for a, b in combinations(SIDES, 2):
+            first, second = segments.get(a, {}), segments.get(b, {})
+            for key in sorted(first.keys() & second.keys()):
+                if max(first[key][0], second[key][0]) < min(first[key][1], second[key][1]):
+                    problems.append(f"{key}: volumes {first[key]} of {a} and {second[key]} of {b} overlap")
+        return problems
+
+    def _site_problems(self) -> list[str]:
+        tested = {key.site for key in self.test}
+        strangers = sorted(tested - {self.held_out}) if self.unit == "site" else []
+        problems = [f"test holds recordings of {strangers}"] if strangers else []
+        for site in sorted(tested | ({self.held_out} if self.unit == "site" else set())):
+            leaked = [name for name in ("train", "val") if any(k.site == site for k in getattr(self, name))]
+            if leaked:
+                problems.append(f"{site} stands in {' and '.join(leaked)}")
+        return problems
 
     @property
     def train_sites(self) -> tuple[str, ...]:
@@ -71,28 +111,42 @@ class Fold:
     @property
     def fingerprint(self) -> str:
         """First 12 hexadecimal digits of the SHA-256 of who stands where; the order of the keys is not part of it."""
-        content = {"held_out": self.held_out} | {
-            side: sorted(_entities(key) for key in getattr(self, side)) for side in ("train", "val", "test")
-        }
+        content: dict[str, Any] = {"held_out": self.held_out}
+        content |= {side: sorted(_entities(key) for key in getattr(self, side)) for side in SIDES}
+        if self.unit != "site":  # folds over sites keep the hash that stores and checkpoints carry already
+            content["unit"] = self.unit
+        if self.segments is not None:
+            content["segments"] = self._listed_segments()
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+
+    def _listed_segments(self) -> dict[str, list[Any]]:
+        segments = self.segments or {}
+        return {side: sorted([_entities(key), *span] for key, span in segments.get(side, {}).items()) for side in SIDES}
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for ``folds.json``; :meth:`from_dict` reads it back."""
-        sides = {side: [_entities(key) for key in getattr(self, side)] for side in ("train", "val", "test")}
-        return {"held_out": self.held_out, "fingerprint": self.fingerprint, **sides}
+        sides = {side: [_entities(key) for key in getattr(self, side)] for side in SIDES}
+        more = {} if self.segments is None else {"segments": self._listed_segments()}
+        return {"held_out": self.held_out, "unit": self.unit, "fingerprint": self.fingerprint, **sides, **more}
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Fold:
         """Read what :meth:`to_dict` wrote; the checks of the constructor run again."""
-        sides = {
-            side: tuple(RecordingKey(**dict(zip(ENTITIES, row, strict=True))) for row in content[side])
-            for side in ("train", "val", "test")
-        }
-        return cls(held_out=str(content["held_out"]), **sides)
+        sides = {side: tuple(_key(row) for row in content[side]) for side in SIDES}
+        listed = content.get("segments")
+        segments = None
+        if listed is not None:
+            segments = {s: {_key(row): (int(start), int(stop)) for row, start, stop in listed[s]} for s in SIDES}
+        unit = str(content.get("unit", "site"))  # folds.json of earlier studies knows sites only
+        return cls(held_out=str(content["held_out"]), unit=unit, segments=segments, **sides)
 
 
 def _entities(key: RecordingKey) -> list[str]:
     return [getattr(key, name) for name in ENTITIES]
+
+
+def _key(row: Sequence[str]) -> RecordingKey:
+    return RecordingKey(**dict(zip(ENTITIES, row, strict=True)))
 
 
 def manifest_keys(manifest: pd.DataFrame) -> list[RecordingKey]:
