@@ -8,7 +8,7 @@ import sys
 
 import torch
 
-from benchmarks import gradient, parcels, step
+from benchmarks import gradient, parcels, stacked, step
 
 
 def main() -> int:
@@ -16,7 +16,7 @@ def main() -> int:
         f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, ", end=""
     )
     print(f"Python {platform.python_version()}, torch {torch.__version__}\n")
-    for line in [*step.lines(), "", *parcels.lines(), "", *gradient.lines()]:
+    for line in [*step.lines(), "", *stacked.lines(), "", *parcels.lines(), "", *gradient.lines()]:
         print(line, flush=True)
     return 0
 

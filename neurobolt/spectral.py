@@ -53,14 +53,15 @@ class EfficientAttention(nn.Module):
         self.to_out = nn.Linear(dim, dim)
         self.dropout = nn.Dropout(config.spectral_dropout)
 
-    def heads(self, x_BND: Tensor) -> Tensor:
-        """(B, N, D) to (B, H, N, E)."""
-        b, n, d = x_BND.shape
-        return x_BND.reshape(b, n, self.n_heads, d // self.n_heads).transpose(1, 2)
+    def heads(self, qkv_BNX: Tensor) -> Tensor:
+        """(B, N, 3 D) to (3, B, H, N, E)."""
+        return qkv_BNX.unflatten(2, (3, self.n_heads, -1)).permute(2, 0, 3, 1, 4)
 
     def forward(self, x_BND: Tensor, ch_index_BC: Tensor, valid_BN: Tensor | None) -> Tensor:
         """Cost grows with the number of tokens, not with its square."""
-        q, k, v = self.heads(self.to_q(x_BND)), self.heads(self.to_k(x_BND)), self.heads(self.to_v(x_BND))
+        # one product for all three; the weights stay apart, as in published checkpoints
+        weight = torch.cat((self.to_q.weight, self.to_k.weight, self.to_v.weight))
+        q, k, v = self.heads(nn.functional.linear(x_BND, weight))
         y_BHNE = self.mix(q, k, v, ch_index_BC, valid_BN)
         out: Tensor = self.dropout(self.to_out(y_BHNE.transpose(1, 2).flatten(2)))
         return out

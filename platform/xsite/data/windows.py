@@ -17,11 +17,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from xsite.data.montages import harmonize
+from xsite.data.residence import Residence, residence_for
 from xsite.errors import RecordingError
 from xsite.experiment import Channels, Reference
 from xsite.recording import Float, Recording
 
 ChannelIndex = Callable[[Sequence[str]], Tensor] | Sequence[int] | Tensor
+Statistics = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""(eeg_CT microvolt, ch_index_C with -1 for padding, valid_T) of one whole recording -> statistics_CS."""
+
+HEAD_CENTRE_M = (0.0, 0.02, 0.04)
+"""Middle of the head in MNE's head frame, whose origin lies between the ears: seen from here, template electrodes lie
+within 13 degrees of their places on the ideal 10-20 sphere (from the origin: 36)."""
 
 
 class Batch(NamedTuple):
@@ -35,15 +42,38 @@ class Batch(NamedTuple):
         Each channel's index in the model's vocabulary; -1 is padding and must change no output.
     site_B : int64 tensor
         Index of the window's site in ``WindowSource.sites``.
+    position_BC3 : float32 tensor
+        Unit vector from the middle of the head to each electrode, axes of the head frame; zeros where unknown.
+    t_r_B : float32 tensor
+        Repetition time of the scan in seconds.
+    statistics_BCS : float32 tensor
+        What the model's ``recording_statistics`` says of the whole recording's EEG; S is 0 for a model without it.
+    padded : bool
+        Whether any recording of the source has padded channels: known on the host, so that no model asks the device,
+        and the same for every batch, so that nothing recompiles.
     """
 
     eeg_BCT: Tensor
     ch_index_BC: Tensor
     site_B: Tensor
+    position_BC3: Tensor
+    t_r_B: Tensor
+    statistics_BCS: Tensor
+    padded: bool = True
 
     def to(self, device: torch.device | str) -> Batch:
-        """Copy to a device."""
-        return Batch(*(tensor.to(device, non_blocking=True) for tensor in self))
+        """Copy to a device, from pinned memory if it is an accelerator: only then does the host not wait."""
+        parts: dict[str, Any] = {
+            name: moved(part, device) for name, part in self._asdict().items() if isinstance(part, Tensor)
+        }
+        return self._replace(**parts)
+
+
+def moved(tensor: Tensor, device: torch.device | str) -> Tensor:
+    """``tensor`` on ``device``, without waiting for what that is still computing."""
+    if torch.device(device).type == "cuda" and tensor.device.type == "cpu":
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,6 +99,10 @@ class WindowSource:
     site_N : int64 tensor, shape (N recordings,)
     n_times : int
         Samples per window.
+    position_NC3, t_r_N, statistics_NCS : float32 tensors
+        Facts of each recording, as in :class:`Batch`.
+    padded : bool
+        Whether ``ch_index_NC`` holds a -1 anywhere.
     """
 
     eeg_CT: Tensor
@@ -82,6 +116,10 @@ class WindowSource:
     sites: tuple[str, ...]
     site_N: Tensor
     n_times: int
+    position_NC3: Tensor
+    t_r_N: Tensor
+    statistics_NCS: Tensor
+    padded: bool = True
 
     def __len__(self) -> int:
         """Number of windows."""
@@ -108,12 +146,20 @@ class WindowSource:
         mask_BR : bool tensor
             True where there is one.
         """
-        index_B = torch.as_tensor(index_B, dtype=torch.int64, device=self.device)
+        index_B = moved(torch.as_tensor(index_B, dtype=torch.int64), self.device)
         start_B, row_B, recording_B = self.start_W[index_B], self.row_W[index_B], self.recording_W[index_B]
         # a view (start, C, n_times): no sample is copied before the starts are known
         every_start = self.eeg_CT.unfold(1, self.n_times, 1).transpose(0, 1)
         eeg_BCT = every_start[start_B].float().contiguous()
-        batch = Batch(eeg_BCT, self.ch_index_NC[recording_B], self.site_N[recording_B])
+        batch = Batch(
+            eeg_BCT,
+            ch_index_BC=self.ch_index_NC[recording_B],
+            site_B=self.site_N[recording_B],
+            position_BC3=self.position_NC3[recording_B],
+            t_r_B=self.t_r_N[recording_B],
+            statistics_BCS=self.statistics_NCS[recording_B],
+            padded=self.padded,
+        )
         return batch, self.target_VR[row_B], self.mask_VR[row_B]
 
 
@@ -149,8 +195,12 @@ def build_source(
     sfreq: float = 200.0,
     channels: Channels = "common",
     reference: Reference = "average",
+    high_pass: float | None = None,
     sites: Sequence[str] | None = None,
     dtype: torch.dtype = torch.float32,
+    device: torch.device | str | None = None,
+    residence: Residence | None = None,
+    statistics: Statistics | None = None,
 ) -> WindowSource:
     """Lay recordings end to end and list their windows.
 
@@ -169,10 +219,19 @@ def build_source(
     channels : {"common", "native", "spline"}
         ``spline`` fills absent ones of ``ch_names`` from their neighbours, and masks those that are too far away.
     reference : {"average", "native"} or sequence of str
+    high_pass : float, optional
+        Hz, as :func:`xsite.data.montages.harmonize` takes it.
     sites : sequence of str, optional
         Order behind ``site_B``; the sorted sites of the recordings by default.
     dtype : torch.dtype
         ``float32``, or ``float16`` to halve the memory (coarser than 0.1 microvolt above 256 microvolt).
+    device : torch.device, optional
+        Where the model computes: place and type are then chosen by size (:mod:`xsite.data.residence`) instead of
+        ``dtype`` in memory.
+    residence : Residence, optional
+        Place and type, not to be chosen by size.
+    statistics : callable, optional
+        The model's ``recording_statistics``, if it has one: called once per recording.
 
     Raises
     ------
@@ -193,11 +252,18 @@ def build_source(
     windows = pd.concat(tables, ignore_index=True)
     recording_W = windows["recording"].to_numpy()
     first_T = np.cumsum([0, *(r.eeg.shape[1] for r in recordings)])
+    names = [tuple(r.ch_names if ch_names is None else ch_names) for r in recordings]
+    n_chans = max(len(own) for own in names)
+    if residence is None:
+        chosen = residence_for(n_chans, int(first_T[-1]), device) if device is not None else Residence("memory", dtype)
+    else:
+        chosen = residence
+    eeg_CT = chosen.allocate(n_chans, int(first_T[-1]), device or "cpu")
     first_V = np.cumsum([0, *(r.n_volumes for r in recordings)])
     target_VR = torch.from_numpy(np.concatenate([np.asarray(target, np.float32) for target in targets]))
     sites = tuple(sites or sorted({r.key.site for r in recordings}))
-    eeg_CT, ch_index_NC = _lay_out(recordings, ch_names, ch_index, channels, reference, dtype)
-    return WindowSource(
+    ch_index_NC, position_NC3 = _lay_out(eeg_CT, recordings, names, ch_index, channels, reference, high_pass)
+    source = WindowSource(
         eeg_CT=eeg_CT,
         ch_index_NC=ch_index_NC,
         target_VR=target_VR.nan_to_num(nan=0.0),
@@ -209,7 +275,12 @@ def build_source(
         sites=sites,
         site_N=torch.tensor([sites.index(r.key.site) for r in recordings]),
         n_times=round(window_s * sfreq),
+        position_NC3=position_NC3,
+        t_r_N=torch.tensor([r.t_r for r in recordings], dtype=torch.float32),
+        statistics_NCS=_statistics(recordings, eeg_CT, ch_index_NC, statistics),
+        padded=bool((ch_index_NC < 0).any()),
     )
+    return source.to(eeg_CT.device)
 
 
 def _check(recordings: Sequence[Recording], targets: Sequence[Float], sfreq: float) -> None:
@@ -234,23 +305,52 @@ def _table(number: int, recording: Recording, wanted_V: NDArray[np.bool_], windo
 
 
 def _lay_out(
+    eeg_CT: Tensor,
     recordings: Sequence[Recording],
-    ch_names: Sequence[str] | None,
+    names: Sequence[tuple[str, ...]],
     ch_index: ChannelIndex,
     channels: Channels,
     reference: Reference,
-    dtype: torch.dtype,
+    high_pass: float | None,
 ) -> tuple[Tensor, Tensor]:
-    names = [tuple(r.ch_names if ch_names is None else ch_names) for r in recordings]
-    n_chans = max(len(own) for own in names)
-    eeg_CT = torch.zeros(n_chans, sum(r.eeg.shape[1] for r in recordings), dtype=dtype)
+    """Write the recordings into ``eeg_CT``, one after the other, and say which channel lies in which row."""
+    n_chans, largest = len(eeg_CT), torch.finfo(eeg_CT.dtype).max
     ch_index_NC = torch.full((len(recordings), n_chans), -1, dtype=torch.int64)
+    position_NC3 = torch.zeros(len(recordings), n_chans, 3)
     first = 0
     for number, (recording, own) in enumerate(zip(recordings, names, strict=True)):
         stop = first + recording.eeg.shape[1]
-        chosen = harmonize(recording, own, channels=channels, reference=reference)
-        eeg_CT[: len(own), first:stop] = torch.from_numpy(chosen.eeg_DT)
+        chosen = harmonize(recording, own, channels=channels, reference=reference, high_pass=high_pass)
+        # float16 ends at 65504 microvolt: beyond, an amplifier is saturated, and infinity would poison the window
+        eeg_CT[: len(own), first:stop] = torch.from_numpy(chosen.eeg_DT).clamp(-largest, largest)
         index_C = torch.as_tensor(ch_index(own) if callable(ch_index) else ch_index, dtype=torch.int64)
-        ch_index_NC[number, : len(own)] = torch.where(torch.from_numpy(chosen.usable_D), index_C, -1)
+        usable_D = torch.from_numpy(chosen.usable_D)
+        ch_index_NC[number, : len(own)] = torch.where(usable_D, index_C, -1)
+        position_NC3[number, : len(own)] = torch.where(usable_D[:, None], _directions(recording, own), 0.0)
         first = stop
-    return eeg_CT, ch_index_NC
+    return ch_index_NC, position_NC3
+
+
+def _directions(recording: Recording, names: Sequence[str]) -> Tensor:
+    """Directions of electrodes from the middle of the head, shape (names, 3); zeros where unknown or not recorded."""
+    place = {name: index for index, name in enumerate(recording.ch_names)}
+    nowhere = np.full(3, np.nan)
+    metres_D3 = np.stack([recording.montage.positions[place[n]] if n in place else nowhere for n in names])
+    metres_D3 = metres_D3 - HEAD_CENTRE_M
+    length_D1 = np.linalg.norm(metres_D3, axis=1, keepdims=True)
+    unit_D3 = np.where(np.isfinite(length_D1), metres_D3 / length_D1, 0.0)
+    return torch.from_numpy(unit_D3.astype(np.float32))
+
+
+def _statistics(
+    recordings: Sequence[Recording], eeg_CT: Tensor, ch_index_NC: Tensor, statistics: Statistics | None
+) -> Tensor:
+    if statistics is None:
+        return torch.zeros(*ch_index_NC.shape, 0)
+    parts, first = [], 0
+    for recording, ch_index_C in zip(recordings, ch_index_NC, strict=True):
+        stop = first + recording.eeg.shape[1]
+        valid_T = torch.from_numpy(np.asarray(recording.eeg_valid))
+        parts.append(statistics(eeg_CT[:, first:stop].float().cpu(), ch_index_C, valid_T).float())
+        first = stop
+    return torch.stack(parts)

@@ -8,8 +8,9 @@ a CPU. Shapes: ``B`` batch, ``R`` parcels.
 from __future__ import annotations
 
 import math
+import os
 import random
-import resource
+import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -21,11 +22,13 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from xsite.data.sampling import batches, epoch_indices, n_batches
+from xsite.data.windows import moved
 from xsite.errors import RecipeError
 from xsite.experiment import Optim
 from xsite.learning.algorithms.erm import squared_error
 from xsite.learning.schedule import build_optimizer, learning_rate, set_learning_rate
 from xsite.learning.state import TrainingState, cpu_state, optimizer_tensors, restore_optimizer
+from xsite.learning.throughput import COUNTED_WINDOWS, Arithmetic, Clock, peak_memory
 
 VALIDATION_BATCH = 64
 """Windows at once where nothing is learnt: small training batches would only make it slower."""
@@ -54,7 +57,8 @@ class FitResult:
         Epochs completed when ``best_state`` was kept, from 1.
     history : list of dict
         One row per epoch: ``epoch, train_loss, val_loss, lr, seconds, windows_per_s, step_s_p50, step_s_p95,
-        data_wait_fraction, peak_rss_mb``.
+        data_wait_fraction, gflop_per_s, peak_fraction, peak_rss_mb``, on a GPU also ``peak_cuda_mb``
+        (:mod:`xsite.learning.throughput`).
     best_state : mapping of name to tensor
         Weights of the model (not of the algorithm around it), on the CPU.
     """
@@ -143,7 +147,11 @@ class _Run:
         if resume is not None:
             algorithm.load_state_dict(resume.algorithm)
             restore_optimizer(self.optimizer, resume.optimizer)
+        few = _on_device(train.gather(np.arange(min(len(train), COUNTED_WINDOWS))), self.device)
+        self.arithmetic = Arithmetic(algorithm, few, self.device, optim.precision)
         self.wrapped = wrap(algorithm) if wrap else algorithm
+        if optim.compile:
+            self.wrapped = compiled(self.wrapped)
         n = min(len(train), optim.windows_per_epoch or len(train))
         self.steps_per_epoch = n_batches(n, optim.batch_size)
 
@@ -177,8 +185,7 @@ class _Run:
                     "choose other folds; with windows, lower optim.lr or set optim.clip"
                 )
         metrics["seconds"] = time.perf_counter() - started
-        metrics["peak_rss_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        metrics = {"epoch": epoch + 1, **metrics}
+        metrics = {"epoch": epoch + 1, **metrics, **peak_memory(self.device)}
         better = self.val is None or loss < self.state.best_loss or epoch == 0
         kept = (cpu_state(self.model), epoch + 1, loss) if better else None
         best, best_epoch, best_loss = kept or (self.state.best, self.state.best_epoch, self.state.best_loss)
@@ -190,8 +197,9 @@ class _Run:
         indices = epoch_indices(
             len(self.train), seed=self.seed, epoch=epoch, windows_per_epoch=self.optim.windows_per_epoch
         )
-        clock = _Clock(self.device)
-        losses, n_windows, step = [], 0, epoch * self.steps_per_epoch
+        clock = Clock(self.device)
+        losses: list[Tensor] = []  # on the device until the epoch is over: reading one would wait for its step
+        n_windows, step = 0, epoch * self.steps_per_epoch
         for index_B in batches(indices, self.optim.batch_size, self.rank, self.world_size):
             arrays = _on_device(self.train.gather(index_B), self.device)
             clock.data_arrived()
@@ -203,10 +211,12 @@ class _Run:
             n_windows, step = n_windows + len(index_B), step + 1
         total = _sum_over_ranks(torch.stack(losses).double().sum(), self.world_size) / (self.world_size * len(losses))
         seen = _sum_over_ranks(torch.tensor(float(n_windows), dtype=torch.float64), self.world_size)
+        speed = clock.metrics(float(seen))
         return {
             "train_loss": float(total),
             "lr": self.optimizer.param_groups[-1]["lr"] / self.optimizer.param_groups[-1]["lr_scale"],
-            **clock.metrics(float(seen)),
+            **speed,
+            **self.arithmetic.metrics(speed["windows_per_s"], self.world_size),
         }
 
     def _step(self, batch: Any, target_BR: Tensor, mask_BR: Tensor) -> Tensor:
@@ -223,53 +233,36 @@ class _Run:
     def _validate(self, val: Windows) -> float:
         """Masked mean squared error over every validation window once, whatever the number of ranks."""
         self.algorithm.eval()
-        sums = torch.zeros(2, dtype=torch.float64)
+        sums = torch.zeros(2, dtype=torch.float64, device=self.device)
         mine = np.arange(len(val))[self.rank :: self.world_size]
         size = max(VALIDATION_BATCH, self.optim.batch_size // self.world_size)
         for start in range(0, len(mine), size):
             batch, target_BR, mask_BR = _on_device(val.gather(mine[start : start + size]), self.device)
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.optim.precision == "bfloat16"):
                 predicted_BR = self.model(batch)
-            sums += torch.stack(squared_error(predicted_BR, target_BR, mask_BR)).double().cpu()
+            sums += torch.stack(squared_error(predicted_BR, target_BR, mask_BR)).double()
         total, count = _sum_over_ranks(sums, self.world_size).tolist()
         return total / count if count else math.nan
 
 
-class _Clock:
-    """Seconds per step and the share of them spent waiting for data."""
+def compiled(algorithm: nn.Module) -> nn.Module:
+    """``algorithm`` compiled for its one batch shape.
 
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-        self.waits: list[float] = []
-        self.steps: list[float] = []
-        self.last = self.arrived = time.perf_counter()
-
-    def data_arrived(self) -> None:
-        self.arrived = time.perf_counter()
-        self.waits.append(self.arrived - self.last)
-
-    def step_done(self) -> None:
-        if self.device.type == "cuda":  # kernels run on behind Python: without this a step would look free
-            torch.cuda.synchronize(self.device)
-        now = time.perf_counter()
-        self.steps.append(now - self.last)
-        self.last = now
-
-    def metrics(self, n_windows: float) -> Metrics:
-        total = sum(self.steps)
-        p50, p95 = np.percentile(self.steps, [50, 95])
-        return {
-            "windows_per_s": n_windows / total,
-            "step_s_p50": float(p50),
-            "step_s_p95": float(p95),
-            "data_wait_fraction": sum(self.waits) / total,
-        }
+    Raises
+    ------
+    RecipeError
+        There is no C++ compiler, which torch needs for it.
+    """
+    compiler = os.environ.get("CXX", "g++")
+    if shutil.which(compiler) is None:
+        raise RecipeError(f"optim.compile needs a C++ compiler and {compiler} is not installed: set compile to false")
+    return cast("nn.Module", torch.compile(algorithm, dynamic=False))
 
 
 def _on_device(gathered: tuple[Any, Tensor, Tensor], device: torch.device) -> tuple[Any, Tensor, Tensor]:
     batch, target_BR, mask_BR = gathered
-    moved = type(batch)(*(part.to(device, non_blocking=True) for part in batch))
-    return moved, target_BR.to(device, non_blocking=True), mask_BR.to(device, non_blocking=True)
+    there = type(batch)(*(moved(part, device) if isinstance(part, Tensor) else part for part in batch))
+    return there, moved(target_BR, device), moved(mask_BR, device)
 
 
 def _sum_over_ranks(value: Tensor, world_size: int) -> Tensor:

@@ -67,6 +67,8 @@ def predict_recording(
         sfreq=float(getattr(model, "sfreq", 200.0)),
         channels=config["experiment"]["data"]["channels"],
         reference=config["reference"],
+        high_pass=config["experiment"]["data"].get("high_pass"),  # checkpoints of earlier studies know none
+        statistics=getattr(model, "recording_statistics", None),
     ).to(device)
     predicted_VR = np.full((recording.n_volumes, len(config["parcels"])), np.nan, dtype=np.float32)
     volume_W = source.windows["volume"].to_numpy()

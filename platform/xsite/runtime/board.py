@@ -15,11 +15,11 @@ class Board:
     """One actor per :func:`xsite.runtime.training.train_folds`; plain Python until Ray makes an actor of it.
 
     Run 0 stays when the jobs are used up, warm, until the driver adds what comes after them, or closes the board; the
-    others end and free their CPUs.
+    others end and free their CPUs, unless ``stay`` says that the next round is large enough for all.
     """
 
-    def __init__(self, jobs: Sequence[Any]) -> None:
-        self.waiting = list(jobs)
+    def __init__(self, jobs: Sequence[Any], stay: bool = False) -> None:
+        self.waiting, self.stay = list(jobs), stay
         self.taken: dict[int, Any] = {}
         self.events: list[Event] = []
         self.closed = self.stopped = False
@@ -28,14 +28,33 @@ class Board:
         """Next job of a run, or ``"wait"``, or None for the end; after a crash, the job that it had not finished."""
         if run not in self.taken:
             if not self.waiting:
-                return None if self.closed or run > 0 else "wait"
+                return None if self.closed or (run > 0 and not self.stay) else "wait"
             self.taken[run] = self.waiting.pop(0)
+        return self.taken[run]
+
+    def take_stack(self, run: int, size: int) -> Any:
+        """As :meth:`take`, up to ``size`` jobs whose ``alike`` is equal; after a crash, those not finished yet."""
+        if run not in self.taken:
+            first = self.take(run)
+            if first is None or first == "wait":
+                return first
+            others = [job for job in self.waiting if job.alike == first.alike][: size - 1]
+            grouped = {job.label for job in others}
+            self.waiting = [job for job in self.waiting if job.label not in grouped]
+            self.taken[run] = [first, *others]
         return self.taken[run]
 
     def finish(self, run: int, event: Event) -> None:
         """Note that a run's job is done, or has failed for good."""
-        self.taken.pop(run, None)
+        held = self.taken.pop(run, None)
+        if isinstance(held, list) and (left := [job for job in held if job.label != event["label"]]):
+            self.taken[run] = left
         self.events.append(event)
+
+    def add(self, jobs: Sequence[Any], stay: bool) -> None:
+        """Add the jobs of the next round; another one comes after them."""
+        self.waiting += jobs
+        self.stay = stay
 
     def close(self, last_jobs: Sequence[Any] = ()) -> None:
         """Add the last jobs; nothing comes after them."""

@@ -24,11 +24,13 @@ from xsite.experiment import Experiment
 from xsite.learning.checkpoint import load_checkpoint
 from xsite.runtime.board import Board, Event
 from xsite.runtime.cluster import check_room
+from xsite.runtime.stacking import n_stacks, train_stacks
 from xsite.runtime.worker import FoldJob, ModelFactory, RunPlan, train_jobs
 
 logger = logging.getLogger(__name__)
 
 OnEvent = Callable[[Event], None]
+NextRound = Callable[[], list[FoldJob]]
 POLL_S = 0.2
 STOP_S = 30.0
 RESTARTS = 2
@@ -74,6 +76,7 @@ def train_folds(
     storage: str | Path,
     on_event: OnEvent = lambda event: None,
     then: Callable[[list[FoldOutcome]], Sequence[FoldJob]] = lambda outcomes: (),
+    rounds: int = 1,
 ) -> list[FoldOutcome]:
     """Train every job that is not finished; outcomes in the order of ``jobs``, then of those that came after.
 
@@ -84,7 +87,10 @@ def train_folds(
     on_event : callable
         Called in this process with every event.
     then : callable
-        Called once with the outcomes of ``jobs``; the jobs that it returns are trained by a run that is still warm.
+        Called with all outcomes so far, once everything known is done; the jobs that it returns are trained by runs
+        that are still warm.
+    rounds : int
+        How often ``then`` is called. All runs stay for the rounds before the last, the first run for the last one.
 
     Raises
     ------
@@ -94,17 +100,22 @@ def train_folds(
         What a fold's training raised (a loss that stopped being a number, a full disk).
     """
     book = _Book(on_event)
+    order = list(jobs)
+    left = rounds
+
+    def next_round() -> list[FoldJob]:
+        nonlocal left
+        left -= 1
+        more = list(then([book.done[job.label] for job in order]))
+        order.extend(more)
+        return book.open(more)
+
     todo = book.open(jobs)
-    last: list[FoldJob] = []
-
-    def close() -> list[FoldJob]:
-        last.extend(then([book.done[job.label] for job in jobs]))
-        return book.open(last)
-
-    ready = [] if todo else close()
-    if todo or ready:
-        _run(book, todo, ready, close, experiment, build_model, Path(storage).resolve())
-    return [book.done[job.label] for job in [*jobs, *last]]
+    while not todo and left:
+        todo = next_round()
+    if todo:
+        _run(book, todo, next_round, left, experiment, build_model, Path(storage).resolve())
+    return [book.done[job.label] for job in order]
 
 
 class _Book:
@@ -158,24 +169,23 @@ def check_scale(experiment: Experiment) -> int:
 def _run(
     book: _Book,
     todo: Sequence[FoldJob],
-    ready: Sequence[FoldJob],
-    close: Callable[[], Sequence[FoldJob]],
+    next_round: NextRound,
+    left: int,
     experiment: Experiment,
     build_model: ModelFactory,
     storage: Path,
 ) -> None:
-    first = [*todo, *ready]
-    board: Any = ray.remote(num_cpus=0)(Board).remote(first)
-    n_runs = min(len(first), check_scale(experiment))
-    plan_hash = hashlib.sha256("".join(job.fingerprint for job in first).encode()).hexdigest()[:8]
+    board: Any = ray.remote(num_cpus=0)(Board).remote(todo, left > 1)
+    n_runs = min(n_stacks(todo, experiment.scale.stack), check_scale(experiment))
+    plan_hash = hashlib.sha256("".join(job.fingerprint for job in todo).encode()).hexdigest()[:8]
     names = [f"{experiment.fingerprint}-{plan_hash}-seed{experiment.seed}-{run}" for run in range(n_runs)]
     threads = [
         _Fit(_trainer(RunPlan(run, experiment, build_model, board), name, storage)) for run, name in enumerate(names)
     ]
     try:
-        if not todo:
+        if not left:
             ray.get(board.close.remote())
-        _watch(book, board, threads, close if todo else None)
+        _watch(book, board, threads, next_round, left)
     except Exception:
         ray.get(board.stop.remote())
         for thread in threads:
@@ -192,7 +202,7 @@ def _trainer(plan: RunPlan, name: str, storage: Path) -> TorchTrainer:
     use_gpu = scale.gpus_per_worker > 0
     resources = {"CPU": scale.cpus_per_worker} | ({"GPU": scale.gpus_per_worker} if use_gpu else {})
     return TorchTrainer(
-        train_jobs,
+        train_jobs if scale.stack == 1 else train_stacks,
         train_loop_config={"plan": plan},
         torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo"),
         scaling_config=ray.train.ScalingConfig(
@@ -222,16 +232,17 @@ class _Fit(threading.Thread):
             self.error = error
 
 
-def _watch(book: _Book, board: Any, threads: Sequence[_Fit], close: Callable[[], Sequence[FoldJob]] | None) -> None:
-    """Pass events on until every run has ended; once all jobs are done, hand over what comes after them."""
+def _watch(book: _Book, board: Any, threads: Sequence[_Fit], next_round: NextRound, left: int) -> None:
+    """Pass events on until every run has ended; whenever all known jobs are done, hand over what comes after them."""
     alive = True
     while alive:
         alive = any(thread.is_alive() for thread in threads)  # before draining: nothing is posted after a run's end
         for event in ray.get(board.drain.remote()):
             book.note(event)
-        if close is not None and not book.missing:
-            ray.get(board.close.remote(list(close())))
-            close = None
+        if left and not book.missing:
+            left -= 1
+            more = next_round()
+            ray.get(board.add.remote(more, left > 1) if left else board.close.remote(more))
         for thread in threads:
             if thread.error is not None:
                 raise ClusterError(

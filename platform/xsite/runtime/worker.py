@@ -6,13 +6,15 @@ interrupts goes on from its last epoch boundary, with bitwise the same result on
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import ray
 import ray.train
@@ -30,8 +32,10 @@ from xsite.learning.algorithms import build_algorithm
 from xsite.learning.checkpoint import save_checkpoint
 from xsite.learning.loop import FitResult, Metrics, fit, seed_everything
 from xsite.learning.state import TrainingState
-from xsite.learning.targets import TargetSpec, fold_targets
-from xsite.recording import Float, Recording, RecordingKey
+from xsite.learning.targets import TargetSpec, side_targets, unseen_target
+from xsite.learning.watch import Watch
+from xsite.recording import Float, Recording
+from xsite.runtime.board import Event
 
 ModelFactory = Callable[..., nn.Module]
 """``factory(name, preset, options, *, ch_names, n_outputs) -> nn.Module``; handed in by the caller, never imported."""
@@ -64,6 +68,11 @@ class FoldJob:
     train, val : tuple of object references to Recording
     n_epochs : int, optional
         Stop there (final model).
+    watch : mapping of label to tuple of object references to Recording
+        Groups of recordings whose error is noted after every epoch (``learning.watch``) and decides nothing here:
+        the held-out sites of an inner run of nested selection.
+    purpose : str
+        As in :class:`xsite.evaluation.plan.Run`.
     """
 
     label: str
@@ -78,6 +87,19 @@ class FoldJob:
     train: tuple[Any, ...] = field(repr=False)
     val: tuple[Any, ...] = field(repr=False)
     n_epochs: int | None = None
+    watch: Mapping[str, tuple[Any, ...]] = field(default_factory=dict, repr=False)
+    purpose: str = "fold"
+
+    @property
+    def experiment(self) -> Experiment:
+        """The run's own experiment: variants of a study differ in model, algorithm and optimiser."""
+        return Experiment.model_validate(self.config["experiment"])
+
+    @property
+    def alike(self) -> str:
+        """Equal for jobs that may be stacked: one architecture, algorithm and optimiser on the same channels."""
+        parts = self.experiment.model_dump(mode="json", include={"data", "model", "algorithm", "optim"})
+        return json.dumps([parts, self.config["ch_names"], self.config["parcels"]], sort_keys=True)
 
     @property
     def states(self) -> Path:
@@ -87,6 +109,7 @@ class FoldJob:
     def describe(self) -> dict[str, Any]:
         """What every event about this job says."""
         facts = {"fold": self.held_out or "final", "model": self.model, "control": self.control}
+        facts |= {"seed": self.seed[0], "purpose": self.purpose}
         return {"label": self.label, **facts, "n_epochs": self.n_epochs or self.config["experiment"]["optim"]["epochs"]}
 
 
@@ -109,13 +132,16 @@ def train_jobs(config: Mapping[str, Any]) -> None:
         started = time.time()
         state = broadcast_from_rank_zero(last_state(job) if is_first else None)
         try:
-            result = _train(plan, job, state)
+            event = done(job, _train(plan, job, state))
         except XsiteError as error:  # the same on every rank, and again at every attempt: no reason to restart workers
             event = {"kind": "fold_failed", **job.describe(), "error": error}
-        else:
-            event = {"kind": "fold_done", **job.describe(), "best_epoch": result.best_epoch, "history": result.history}
         if is_first:
             ray.get(plan.board.finish.remote(plan.run, {**event, "seconds": time.time() - started}))
+
+
+def done(job: FoldJob, result: FitResult) -> Event:
+    """What the driver is told at the end of a training."""
+    return {"kind": "fold_done", **job.describe(), "best_epoch": result.best_epoch, "history": result.history}
 
 
 def _take(plan: RunPlan, is_first: bool) -> FoldJob | None:
@@ -140,14 +166,10 @@ def last_state(job: FoldJob) -> str | None:
 
 
 def _train(plan: RunPlan, job: FoldJob, state: str | None) -> FitResult:
-    context, experiment = ray.train.get_context(), plan.experiment
+    context, experiment = ray.train.get_context(), job.experiment
     device = ray.train.torch.get_device()
-    seed_everything(*job.seed)  # before the model is built: its weights depend on the fold's seed only
-    spec = experiment.model
-    model = plan.build_model(
-        spec.name, spec.preset, spec.options, ch_names=job.config["ch_names"], n_outputs=len(job.config["parcels"])
-    )
-    algorithm = build_algorithm(experiment.algorithm.name, experiment.algorithm.options, model)
+    algorithm = algorithm_of(plan, job)
+    model = cast("nn.Module", algorithm.model)
     train, val = sources(job, experiment, model, device)
     result = fit(
         algorithm,
@@ -158,15 +180,30 @@ def _train(plan: RunPlan, job: FoldJob, state: str | None) -> FitResult:
         rank=context.get_world_rank(),
         world_size=context.get_world_size(),
         wrap=_wrapper(device) if context.get_world_size() > 1 else None,
-        on_epoch=_Reporter(plan, job, resumed=state is not None),
+        on_epoch=Reporter(plan, job, resumed=state is not None, watch=watch_of(job, experiment, model, device)),
         resume=TrainingState.load(state, job.fingerprint) if state else None,
         n_epochs=job.n_epochs,
         device=device,
     )
     if context.get_world_rank() == 0:
-        save_checkpoint(job.folder, result.best_state, _final_config(job, model, result))
-        shutil.rmtree(job.states, ignore_errors=True)
+        keep(job, model, result)
     return result
+
+
+def algorithm_of(plan: RunPlan, job: FoldJob) -> nn.Module:
+    """The untrained algorithm around its model; the weights depend on the job's seed only."""
+    experiment, spec = job.experiment, job.experiment.model
+    seed_everything(*job.seed)
+    model = plan.build_model(
+        spec.name, spec.preset, spec.options, ch_names=job.config["ch_names"], n_outputs=len(job.config["parcels"])
+    )
+    return build_algorithm(experiment.algorithm.name, experiment.algorithm.options, model)
+
+
+def keep(job: FoldJob, model: nn.Module, result: FitResult) -> None:
+    """Write the checkpoint; the states that led to it are needed no more."""
+    save_checkpoint(job.folder, result.best_state, _final_config(job, model, result))
+    shutil.rmtree(job.states, ignore_errors=True)
 
 
 def sources(
@@ -176,34 +213,48 @@ def sources(
     recordings: list[Recording] = ray.get([*job.train, *job.val])
     train, val = recordings[: len(job.train)], recordings[len(job.train) :]
     control_seed = fold_seed(experiment.seed, job.held_out) if job.control else None
-    targets = fold_targets(train, val, job.spec, control_seed=control_seed)
+    train_targets, val_targets = side_targets(train, val, job.spec, control_seed=control_seed)
+    make = partial(_source, job=job, experiment=experiment, model=model, device=device)
+    return make(train, train_targets), make(val, val_targets) if val else None
 
-    def source(side: Sequence[Recording]) -> WindowSource:
-        built = build_source(
-            side,
-            ch_names=None if experiment.data.channels == "native" else job.config["ch_names"],
-            ch_index=model.channel_index,
-            targets=_of(side, targets),
-            window_s=float(getattr(model, "window_s", 16.0)),
-            sfreq=float(getattr(model, "sfreq", 200.0)),
-            channels=experiment.data.channels,
-            reference=experiment.data.reference,
+
+def watch_of(job: FoldJob, experiment: Experiment, model: Any, device: torch.device) -> Watch | None:
+    """Errors that the first rank notes after each epoch, if the job asks for any."""
+    if not job.watch or ray.train.get_context().get_world_rank() > 0:
+        return None
+    groups = {label: ray.get(list(refs)) for label, refs in job.watch.items()}
+    watched = {
+        label: _source(
+            group, [unseen_target(r, job.spec) for r in group], job=job, experiment=experiment, model=model,
+            device=device,
         )
-        return built.to(device) if _fits(built, device) else built
-
-    return source(train), source(val) if val else None
-
-
-def _of(side: Sequence[Recording], targets: Mapping[RecordingKey, Float]) -> list[Float]:
-    return [targets[recording.key] for recording in side]
+        for label, group in groups.items()
+    }  # fmt: skip
+    return Watch(model, watched, experiment.optim.precision)
 
 
-def _fits(source: WindowSource, device: torch.device) -> bool:
-    """Whether the recordings may live on the GPU: windows are then gathered there and the loader vanishes."""
-    if device.type != "cuda":
-        return False
-    free, _ = torch.cuda.mem_get_info(device)
-    return source.eeg_CT.numel() * source.eeg_CT.element_size() < 0.4 * free
+def _source(
+    side: Sequence[Recording],
+    targets: Sequence[Float],
+    *,
+    job: FoldJob,
+    experiment: Experiment,
+    model: Any,
+    device: torch.device,
+) -> WindowSource:
+    return build_source(
+        side,
+        ch_names=None if experiment.data.channels == "native" else job.config["ch_names"],
+        ch_index=model.channel_index,
+        targets=targets,
+        window_s=float(getattr(model, "window_s", 16.0)),
+        sfreq=float(getattr(model, "sfreq", 200.0)),
+        channels=experiment.data.channels,
+        reference=experiment.data.reference,
+        high_pass=experiment.data.high_pass,
+        device=device,
+        statistics=getattr(model, "recording_statistics", None),
+    )
 
 
 def _wrapper(device: torch.device) -> Callable[[nn.Module], nn.Module]:
@@ -217,11 +268,11 @@ def _final_config(job: FoldJob, model: Any, result: FitResult) -> dict[str, Any]
     return {**job.config, "model": {**job.config["model"], **own}, **facts}
 
 
-class _Reporter:
+class Reporter:
     """After each epoch: keep the state (first rank, now and then), tell the driver, and report to Ray (every rank)."""
 
-    def __init__(self, plan: RunPlan, job: FoldJob, *, resumed: bool) -> None:
-        self.plan, self.job = plan, job
+    def __init__(self, plan: RunPlan, job: FoldJob, *, resumed: bool, watch: Watch | None = None) -> None:
+        self.plan, self.job, self.watch = plan, job, watch
         self.is_first = ray.train.get_context().get_world_rank() == 0
         self.saved_at = time.monotonic()
         if self.is_first:
@@ -229,14 +280,21 @@ class _Reporter:
             ray.get(plan.board.post.remote(event))
 
     def __call__(self, metrics: Metrics, state: Callable[[], TrainingState]) -> None:
+        """End of an epoch, on every rank."""
+        self.note(metrics, state)
+        # once per epoch on every rank: Ray waits for all of them
+        ray.train.report({"label": self.job.label, **metrics})
+
+    def note(self, metrics: Metrics, state: Callable[[], TrainingState]) -> None:
+        """What the first rank does."""
         if self.is_first:
+            if self.watch is not None:
+                metrics |= self.watch()  # in place: the row of the history that the checkpoint keeps
             if time.monotonic() - self.saved_at >= SAVE_EVERY_S:
                 self._save(int(metrics["epoch"]), state())
             facts = {"epoch": int(metrics["epoch"]), "metrics": metrics, "pid": os.getpid()}
             if not ray.get(self.plan.board.post.remote({"kind": "epoch", **self.job.describe(), **facts})):
                 raise InterruptedError("another training of this study failed, or the study was stopped")
-        # once per epoch on every rank: Ray waits for all of them
-        ray.train.report({"label": self.job.label, **metrics})
 
     def _save(self, epoch: int, state: TrainingState) -> None:
         older = list(self.job.states.glob("epoch-*"))

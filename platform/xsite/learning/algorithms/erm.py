@@ -42,5 +42,6 @@ class ERM(nn.Module):
         n_ranks = 1
         if self.training and dist.is_available() and dist.is_initialized():
             n_ranks = dist.get_world_size()
+        if n_ranks > 1:
             dist.all_reduce(count)
         return {"loss": total * n_ranks / count.clamp(min=1).float()}

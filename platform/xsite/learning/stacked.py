@@ -1,0 +1,279 @@
+"""Many trainings at once: K folds, seeds or parcels of one architecture in one process, step by step together.
+
+Each model keeps its own windows, batches, schedule, clipping, validation, best epoch and early stopping, exactly as in
+:func:`xsite.learning.loop.fit`; only the arithmetic is shared (:mod:`xsite.learning.parameter_stack`). Without dropout
+the results are those of separate runs up to the order of float32 sums; with dropout each model draws from its own part
+of one random stream, so that a model's draws depend on who is stacked beside it.
+Shapes: ``K`` models, ``B`` batch, ``R`` parcels.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from itertools import zip_longest
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from xsite.data.sampling import batches, epoch_indices, n_batches
+from xsite.errors import RecipeError
+from xsite.experiment import Optim
+from xsite.learning.loop import VALIDATION_BATCH, FitResult, Metrics, Windows, _on_device, seed_everything
+from xsite.learning.parameter_stack import ParameterStack
+from xsite.learning.schedule import learning_rate
+from xsite.learning.state import TrainingState, cpu_state
+from xsite.learning.throughput import COUNTED_WINDOWS, Arithmetic, Clock, peak_memory
+
+OnStackedEpoch = Callable[[int, Metrics, Callable[[], TrainingState]], None]
+OnDone = Callable[[int, FitResult], None]
+Gathered = tuple[Any, Tensor, Tensor]
+
+
+class StackedError(RecipeError):
+    """What :func:`~xsite.learning.loop.fit` would have raised for one model; ``index`` says for which."""
+
+    index = 0
+
+
+def fit_stacked(
+    algorithms: Sequence[nn.Module],
+    trains: Sequence[Windows],
+    vals: Sequence[Windows | None],
+    optim: Optim,
+    *,
+    seeds: Sequence[int],
+    on_epoch: OnStackedEpoch | None = None,
+    on_done: OnDone | None = None,
+    resumes: Sequence[TrainingState | None] | None = None,
+    n_epochs: Sequence[int | None] | None = None,
+    device: torch.device | str = "cpu",
+) -> list[FitResult]:
+    """Train K algorithms of one architecture together; the k-th result is that of ``fit`` for the k-th arguments.
+
+    Parameters
+    ----------
+    algorithms : sequence of nn.Module
+        ``forward(batch, target_BR, mask_BR) -> {"loss": ...}``, each holding its ``model``; nothing in it may depend on
+        the *values* of a tensor on the host (``torch.vmap`` refuses that).
+    trains, vals : sequences of Windows
+        Of any, also unequal, lengths; ``vals[k]`` is None for a model that keeps its last weights.
+    seeds : sequence of int
+        Of the batches, as ``seed`` of ``fit``.
+    on_epoch : callable, optional
+        ``(k, metrics, state)`` after every epoch of every model; the k-th module then holds its current weights.
+    on_done : callable, optional
+        ``(k, result)`` as soon as the k-th model has stopped; the others go on.
+    resumes : sequence of TrainingState or None, optional
+        States of epoch boundaries, of stacked or separate runs; they need not be of the same epoch.
+    n_epochs : sequence of int or None, optional
+        Stop a model after so many epochs, on the schedule of ``optim.epochs``.
+
+    Raises
+    ------
+    RecipeError
+        The algorithms differ in architecture, ``optim.compile`` is set, there is nothing to train on, or a loss stops
+        being a number.
+    """
+    if not all(len(train) for train in trains):
+        raise RecipeError("the training recordings hold no complete EEG window: check volume_onsets and eeg_valid")
+    if optim.compile:
+        raise RecipeError("optim.compile: a stack is not compiled; set it to false, or scale.stack to 1")
+    n = len(algorithms)
+    states, stops = resumes or [None] * n, n_epochs or [None] * n
+    stack = ParameterStack(algorithms, optim, torch.device(device))
+    lanes = [
+        _Lane(k, algorithm, train, val, seed, state, stop, optim)
+        for k, (algorithm, train, val, seed, state, stop) in enumerate(
+            zip(algorithms, trains, vals, seeds, states, stops, strict=True)
+        )
+    ]
+    for lane, state in zip(lanes, states, strict=True):
+        if state is not None:
+            lane.algorithm.load_state_dict(state.algorithm)
+            stack.read(lane.index, state.optimizer)
+    _Run(lanes, stack, on_epoch, on_done).until_done()
+    return [lane.result for lane in lanes]
+
+
+class _Lane:
+    """One model's training: what it reads, where it stands."""
+
+    def __init__(
+        self,
+        index: int,
+        algorithm: nn.Module,
+        train: Windows,
+        val: Windows | None,
+        seed: int,
+        state: TrainingState | None,
+        n_epochs: int | None,
+        optim: Optim,
+    ) -> None:
+        self.index, self.algorithm, self.train, self.val, self.seed = index, algorithm, train, val, seed
+        self.optim, self.n_epochs = optim, n_epochs or optim.epochs
+        self.state = state or TrainingState(0, {}, {}, cpu_state(self.model), 0, math.inf, [])
+        n = min(len(train), optim.windows_per_epoch or len(train))
+        self.steps_per_epoch = n_batches(n, optim.batch_size)
+        self.lr = 0.0
+
+    @property
+    def model(self) -> nn.Module:
+        return cast("nn.Module", self.algorithm.model)
+
+    @property
+    def ended(self) -> bool:
+        """Whether all epochs are done, or validation has not improved for ``patience`` epochs."""
+        patience, stale = self.optim.patience, self.state.epoch - self.state.best_epoch
+        return self.state.epoch >= self.n_epochs or (
+            patience is not None and self.val is not None and stale >= patience
+        )
+
+    @property
+    def result(self) -> FitResult:
+        return FitResult(self.state.best_epoch, self.state.history, self.state.best)
+
+    def batches(self, device: torch.device) -> Iterator[Gathered]:
+        """Batches of the next epoch, and the learning rate of each in ``lr``."""
+        epoch, optim = self.state.epoch, self.optim
+        indices = epoch_indices(len(self.train), seed=self.seed, epoch=epoch, windows_per_epoch=optim.windows_per_epoch)
+        for step, index_B in enumerate(batches(indices, optim.batch_size), start=epoch * self.steps_per_epoch):
+            self.lr = learning_rate(step, optim=optim, steps_per_epoch=self.steps_per_epoch)
+            yield _on_device(self.train.gather(index_B), device)
+
+    def validation(self, device: torch.device) -> Iterator[Gathered]:
+        """Every validation window once."""
+        val, size = self.val, max(VALIDATION_BATCH, self.optim.batch_size)
+        every = np.arange(0 if val is None else len(val))
+        for start in range(0, len(every), size):
+            yield _on_device(cast("Windows", val).gather(every[start : start + size]), device)
+
+    def conclude(self, metrics: Metrics) -> Metrics:
+        """Take an epoch in: keep the weights, which the module holds by now, if they are the best."""
+        epoch = self.state.epoch + 1
+        loss = metrics["train_loss"] if self.val is None else metrics["val_loss"]
+        if not math.isfinite(metrics["train_loss"]):
+            self._fail(
+                f"the training loss is {metrics['train_loss']} in epoch {epoch}: lower optim.lr (now {self.optim.lr}), "
+                f"set optim.clip (now {self.optim.clip}) or use precision float32"
+            )
+        if not math.isfinite(loss):
+            self._fail(
+                f"epoch {epoch}: the validation error is {loss} over {len(cast('Windows', self.val))} windows: without "
+                "windows, choose other folds; with windows, lower optim.lr or set optim.clip"
+            )
+        metrics = {"epoch": epoch, **metrics}
+        better = self.val is None or loss < self.state.best_loss or epoch == 1
+        kept = (cpu_state(self.model), epoch, loss) if better else None
+        best, best_epoch, best_loss = kept or (self.state.best, self.state.best_epoch, self.state.best_loss)
+        self.state = TrainingState(epoch, {}, {}, best, best_epoch, best_loss, [*self.state.history, metrics])
+        return metrics
+
+    def _fail(self, message: str) -> None:
+        error = StackedError(message)
+        error.index = self.index
+        raise error
+
+
+class _Run:
+    """All lanes under way; a lane that has ended leaves the stack."""
+
+    def __init__(
+        self,
+        lanes: Sequence[_Lane],
+        stack: ParameterStack,
+        on_epoch: OnStackedEpoch | None,
+        on_done: OnDone | None,
+    ) -> None:
+        self.lanes, self.stack, self.on_epoch, self.on_done = list(lanes), stack, on_epoch, on_done
+        first = lanes[0]  # what one window costs is the same for all
+        few = _on_device(first.train.gather(np.arange(min(len(first.train), COUNTED_WINDOWS))), stack.device)
+        self.arithmetic = Arithmetic(first.algorithm, few, stack.device, stack.optim.precision)
+
+    def until_done(self) -> None:
+        self._drop_ended()
+        while self.lanes:
+            self._epoch()
+            self._drop_ended()
+
+    def _drop_ended(self) -> None:
+        for row in reversed(range(len(self.lanes))):
+            if self.lanes[row].ended:
+                self.stack.drop(row)
+                lane = self.lanes.pop(row)
+                if self.on_done is not None:
+                    self.on_done(lane.index, lane.result)
+
+    def _epoch(self) -> None:
+        """The next epoch of every lane, whichever that is."""
+        started = time.perf_counter()
+        seed_everything(*(part for lane in self.lanes for part in (lane.seed, lane.state.epoch)))
+        rows, errors = [*self._train()], self._validate()
+        shared = {"seconds": time.perf_counter() - started, "stacked": float(len(self.lanes))}
+        shared |= peak_memory(self.stack.device)
+        concluded = []
+        for row, (lane, metrics, error) in enumerate(zip(self.lanes, rows, errors, strict=True)):
+            self.stack.write_back(row)
+            validated = {} if lane.val is None else {"val_loss": error}
+            concluded.append(lane.conclude({**metrics, **validated, **shared}))
+        if self.on_epoch is not None:
+            for row, (lane, metrics) in enumerate(zip(self.lanes, concluded, strict=True)):
+                self.on_epoch(lane.index, metrics, partial(self._snapshot, row))
+
+    def _snapshot(self, row: int) -> TrainingState:
+        lane = self.lanes[row]
+        tensors = {"algorithm": cpu_state(lane.algorithm), "optimizer": self.stack.optimizer_tensors(row)}
+        return TrainingState(**{**vars(lane.state), **tensors})
+
+    def _train(self) -> Iterator[Metrics]:
+        device = self.stack.device
+        clock = Clock(device)
+        losses: list[list[Tensor]] = [[] for _ in self.lanes]
+        n_windows = [0] * len(self.lanes)
+        for gathered in zip_longest(*(lane.batches(device) for lane in self.lanes)):
+            clock.data_arrived()
+            for rows, (batch, target_KBR, mask_KBR) in _stacked(gathered):
+                rates = [self.lanes[row].lr for row in rows]
+                loss_K = self.stack.train_step(rows, batch, target_KBR, mask_KBR, rates)
+                for row, loss in zip(rows, loss_K, strict=True):
+                    losses[row].append(loss)
+                    n_windows[row] += target_KBR.shape[1]
+            clock.step_done()
+        for lane, own, n in zip(self.lanes, losses, n_windows, strict=True):
+            train_loss = float(torch.stack(own).double().sum()) / len(own)
+            speed = clock.metrics(n)
+            arithmetic = self.arithmetic.metrics(speed["windows_per_s"])
+            yield {"train_loss": train_loss, "lr": lane.lr, **speed, **arithmetic}
+
+    def _validate(self) -> list[float]:
+        """Masked mean squared error of every lane; NaN without validation."""
+        device = self.stack.device
+        sums_K2 = torch.zeros(len(self.lanes), 2, dtype=torch.float64, device=device)
+        for gathered in zip_longest(*(lane.validation(device) for lane in self.lanes)):
+            for rows, arrays in _stacked(gathered):
+                sums_K2[rows] += self.stack.squared_errors(rows, *arrays)
+        return [total / count if count else math.nan for total, count in sums_K2.tolist()]
+
+
+def _stacked(gathered: Sequence[Gathered | None]) -> Iterator[tuple[list[int], Gathered]]:
+    """Rows whose batches have equal shapes, and these batches on top of each other.
+
+    A lane whose epoch is over is None. Where batches differ (a site with more channels, fewer windows than a batch)
+    there are several groups, down to one model alone: slower, but nothing is padded and nothing changes.
+    """
+    groups: dict[Any, list[int]] = {}
+    for row, arrays in enumerate(gathered):
+        if arrays is not None:
+            batch, target_BR, _ = arrays
+            facts = tuple(part.shape if isinstance(part, Tensor) else part for part in batch)
+            groups.setdefault((facts, target_BR.shape), []).append(row)
+    for rows in groups.values():
+        chosen = [cast("Gathered", gathered[row]) for row in rows]
+        parts = zip(*(batch for batch, _, _ in chosen), strict=True)
+        stacked = [torch.stack(part) if isinstance(part[0], Tensor) else part[0] for part in parts]
+        batch = type(chosen[0][0])(*stacked)
+        yield rows, (batch, torch.stack([a[1] for a in chosen]), torch.stack([a[2] for a in chosen]))
