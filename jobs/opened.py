@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from neurobolt import NeuroBOLT, NeuroBOLTConfig
+from neurobolt.catalogue import rebuild
 from xsite.data.montages import check_plan, spline_plan
 from xsite.errors import ChannelError, CheckpointError
 from xsite.learning.checkpoint import load_checkpoint
@@ -22,7 +22,8 @@ class Opened:
 
     Parameters
     ----------
-    model : NeuroBOLT
+    model : nn.Module
+        Any of the package ``neurobolt``.
     config : dict
         ``config.json`` of its checkpoint.
     weights_sha256 : str
@@ -30,7 +31,7 @@ class Opened:
         Name, version and tags of a registered version; empty otherwise.
     """
 
-    model: NeuroBOLT
+    model: Any
     config: dict[str, Any]
     weights_sha256: str
     facts: dict[str, str] = field(default_factory=dict)
@@ -43,7 +44,7 @@ class Opened:
     @property
     def n_times(self) -> int:
         """Samples of one window."""
-        return round(self.model.window_s * self.model.sfreq)
+        return round(float(self.model.window_s) * float(self.model.sfreq))
 
 
 def open_model(name: str, tracking: str | None = None) -> Opened:
@@ -72,9 +73,9 @@ def open_checkpoint(folder: Path) -> Opened:
     """Open a checkpoint folder, verified file by file."""
     state, config = load_checkpoint(folder)
     if "config" not in config.get("model", {}):
-        raise CheckpointError(f"{folder / 'config.json'}: no NeuroBOLT configuration under model.config")
+        raise CheckpointError(f"{folder / 'config.json'}: no model's configuration under model.config")
     try:
-        model = NeuroBOLT(NeuroBOLTConfig.from_dict(config["model"]["config"]))
+        model = rebuild(config["model"].get("name", "neurobolt"), config["model"]["config"])
         model.load_state_dict(state)
     except (ValueError, RuntimeError) as error:
         raise CheckpointError(f"{folder}: weights and configuration do not fit together: {error}") from error

@@ -24,8 +24,10 @@ from jobs.cli import run_job
 from jobs.opened import open_checkpoint
 from xsite.data.manifest import data_hash
 from xsite.errors import FormatError, TrackingError
+from xsite.evaluation.selection import RULES, deployable
 from xsite.experiment import Experiment, load_experiment
 from xsite.tracking import (
+    NOT_DEPLOYABLE,
     Candidate,
     GateReport,
     StudyTracker,
@@ -60,8 +62,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     study, tracking = Path(args.study), resolve_tracking_uri(args.tracking)
     _complete(study)
     experiment = load_experiment(study / "experiment.yaml")
+    _refuse_oracles(experiment)
     summary = json.loads((study / "summary.json").read_text(encoding="utf-8"))
-    gate = check_study(summary["rows"], experiment.model.name)
+    gate = check_study(summary["rows"], experiment.deployed, summary.get("collapsed", ()))
     print("\n".join(gate.lines))
     run_id = _final_run(tracking, study, experiment)
     candidate = _candidate(study, experiment, summary, gate, forced=args.force)
@@ -85,6 +88,19 @@ def _complete(study: Path) -> None:
     missing = [name for name in FILES if not (study / name).is_file()]
     if missing:
         raise FormatError(f"{study}: not a finished study, {', '.join(missing)} missing; run neurobolt loso again")
+
+
+def _refuse_oracles(experiment: Experiment) -> None:
+    """Not even ``--force`` registers what needs the test site's BOLD."""
+    if experiment.model.name in NOT_DEPLOYABLE:
+        raise TrackingError(
+            f"{experiment.model.name} is an oracle: it reads the measured BOLD of what it predicts; register a model"
+        )
+    if not deployable(experiment.select_on):
+        raise TrackingError(
+            f"selection rule {experiment.select_on!r}: {RULES[experiment.select_on]}. Its models cannot be registered; "
+            "run the study with select_on: train-site-val or leave-one-site-out-val"
+        )
 
 
 def _final_run(tracking: str, study: Path, experiment: Experiment) -> str:
@@ -140,7 +156,7 @@ def example_windows(ch_names: Sequence[str], n_times: int, n_windows: int = 4) -
 
 
 def _score_tags(rows: Sequence[dict[str, Any]], experiment: Experiment) -> dict[str, str]:
-    own = [r for r in rows if r["model"] == experiment.model.name and not r["control"]]
+    own = [r for r in rows if r["model"] == experiment.deployed and not r["control"]]
     tags = {f"r_{r['site']}": "none" if r["r_mean"] is None else f"{r['r_mean']:.4f}" for r in own}
     measured = [r["r_mean"] or 0.0 for r in own]
     facts = {"scores": "leave-one-site-out, measured on the fold models", "held_out_site": "none"}
@@ -150,13 +166,14 @@ def _score_tags(rows: Sequence[dict[str, Any]], experiment: Experiment) -> dict[
 
 def _fold_tags(study: Path, experiment: Experiment) -> dict[str, str]:
     """SHA-256 of the fold models' weights: the very models that the scores were measured on."""
-    found = sorted((study / "folds").glob(f"*/{experiment.model.name}/manifest.json"))
+    found = sorted((study / "folds").glob(f"*/{experiment.deployed}/manifest.json"))
     listed = {path.parts[-3]: json.loads(path.read_text(encoding="utf-8"))["files"] for path in found}
     return {f"fold_sha256_{site}": files["model.safetensors"]["sha256"] for site, files in listed.items()}
 
 
 def _gate_tags(gate: GateReport, forced: bool) -> dict[str, str]:
     tags = {"gate.status": gate.status, "gate.report": "\n".join(gate.lines)}
+    tags["collapsed"] = ", ".join(gate.collapsed) or "no"
     return tags | {"gate.forced": str(forced and not gate.passed).lower()}
 
 

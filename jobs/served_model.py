@@ -19,18 +19,18 @@ from mlflow.models import set_model
 from mlflow.pyfunc import PythonModel
 from safetensors.torch import load_file
 
-from neurobolt import NeuroBOLT, NeuroBOLTConfig
+from neurobolt.catalogue import rebuild
 
 CHUNK = 32  # windows per forward pass: a whole scan at once would need gigabytes
 
 
-def load_folder(folder: str | Path) -> NeuroBOLT:
+def load_folder(folder: str | Path) -> Any:
     """Rebuild the model of a checkpoint folder, in evaluation mode.
 
     Raises
     ------
     ValueError
-        A file's SHA-256 differs from ``manifest.json``, or the folder is not a NeuroBOLT checkpoint.
+        A file's SHA-256 differs from ``manifest.json``, or the folder is no checkpoint of one of our models.
     """
     folder = Path(folder)
     listed = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["files"]
@@ -39,14 +39,14 @@ def load_folder(folder: str | Path) -> NeuroBOLT:
             raise ValueError(f"{folder / name}: SHA-256 differs from manifest.json; the file was altered or cut short")
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     if "config" not in config.get("model", {}):
-        raise ValueError(f"{folder / 'config.json'}: holds no NeuroBOLT configuration under model.config")
-    model = NeuroBOLT(NeuroBOLTConfig.from_dict(config["model"]["config"]))
+        raise ValueError(f"{folder / 'config.json'}: holds no model's configuration under model.config")
+    model = rebuild(config["model"].get("name", "neurobolt"), config["model"]["config"])
     model.load_state_dict(load_file(folder / "model.safetensors"))
     return model.eval()
 
 
 class ServedModel(PythonModel):  # type: ignore[misc]  # mlflow ships no types
-    """NeuroBOLT behind MLflow's prediction interface."""
+    """Any model of the package behind MLflow's prediction interface."""
 
     _skip_type_hint_validation = True  # the signature says more than hints; MLflow would warn at each import
 
@@ -61,8 +61,8 @@ class ServedModel(PythonModel):  # type: ignore[misc]  # mlflow ships no types
         Parameters
         ----------
         context : mlflow PythonModelContext
-        model_input : float32 array, shape (B, C, 3200)
-            Microvolt at 200 Hz, referenced as the model card says.
+        model_input : float32 array, shape (B, C, T)
+            Microvolt at the model's sampling frequency, as long as its window; referenced as the model card says.
         params : mapping, optional
             ``ch_names``: the C channel names; default the model's own.
 

@@ -1,11 +1,12 @@
 """NeuroBOLT: EEG windows to fMRI parcels, and its closed-form rivals. Knows torch, numpy and safetensors only."""
 
-from neurobolt.baselines import BaselineRecording, EegRecording, Mean, Ridge, Zero
+from neurobolt.baselines import BaselineRecording, EegRecording, Mean, Ridge, Vigilance, Zero
 from neurobolt.batch import Batch, EegBatch
 from neurobolt.channels import LABRAM_NAMES, VU_NAMES
 from neurobolt.config import NeuroBOLTConfig, TrainingSwitches
+from neurobolt.labram_weights import load_labram, to_labram
 from neurobolt.model import NeuroBOLT
-from neurobolt.published import load_labram, load_published, to_published
+from neurobolt.published import load_published, to_published
 from neurobolt.storage import load, save
 
 __all__ = [
@@ -20,10 +21,12 @@ __all__ = [
     "NeuroBOLTConfig",
     "Ridge",
     "TrainingSwitches",
+    "Vigilance",
     "Zero",
     "load",
     "load_labram",
     "load_published",
     "save",
+    "to_labram",
     "to_published",
 ]

@@ -7,7 +7,6 @@ Shape letters: ``C`` channels, ``T`` samples, ``V`` volumes, ``W`` volumes with 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -58,6 +57,11 @@ class BaselineRecording(Protocol):
         """Hz."""
         ...
 
+    @property
+    def ch_names(self) -> tuple[str, ...]:
+        """Names of the C channels; may be empty for models that do not ask where a channel lies."""
+        ...
+
 
 @dataclass(frozen=True, eq=False)
 class EegRecording:
@@ -68,23 +72,7 @@ class EegRecording:
     volume_onsets_V: Float
     volume_valid_V: Bool
     sfreq: float
-
-
-def check_pairs(recordings: Sequence[BaselineRecording], targets: Sequence[Float]) -> None:
-    """Refuse recordings and targets (V, R) that do not fit together, with a ``ValueError``."""
-    if not recordings or len(recordings) != len(targets):
-        raise ValueError(f"{len(recordings)} recordings and {len(targets)} targets: give as many of both, at least one")
-    for i, (recording, target_VR) in enumerate(zip(recordings, targets, strict=True)):
-        n_volumes = len(recording.volume_onsets_V)
-        if target_VR.ndim != 2 or len(target_VR) != n_volumes or target_VR.shape[1] != targets[0].shape[1]:
-            raise ValueError(
-                f"target {i} has shape {target_VR.shape}, expected ({n_volumes} volumes, {targets[0].shape[1]} parcels)"
-            )
-        if recording.eeg_CT.shape[0] != recordings[0].eeg_CT.shape[0]:
-            raise ValueError(
-                f"recording {i} has {recording.eeg_CT.shape[0]} channels, the first {recordings[0].eeg_CT.shape[0]}: "
-                "a baseline needs the same channels in the same order everywhere"
-            )
+    ch_names: tuple[str, ...] = ()
 
 
 def window_stops(recording: BaselineRecording, window_s: float) -> tuple[NDArray[np.int64], Bool]:

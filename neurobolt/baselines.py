@@ -1,21 +1,24 @@
-"""Closed-form rivals: zero, the training mean, and ridge regression on lagged band power.
+"""Closed-form rivals: zero, the training mean, ridge regression on lagged band power, and a vigilance index.
 
-All have ``fit(recordings, targets)``, ``predict(recording)`` and ``state()`` / ``from_state`` as plain arrays.
+All have ``fit(recordings, targets)``, which reads each recording once and takes generators, ``predict(recording)``, and
+``state()`` / ``from_state`` as plain arrays.
 Shape letters: ``V`` volumes, ``W`` volumes with a window, ``R`` parcels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from neurobolt.band_power import BaselineRecording, EegRecording, Float, check_pairs, window_stops
+from neurobolt.band_power import BaselineRecording, EegRecording, Float, window_stops
+from neurobolt.linear_sums import pairs
 from neurobolt.ridge import Ridge
+from neurobolt.vigilance import Vigilance
 
-__all__ = ["BaselineRecording", "EegRecording", "Mean", "Ridge", "Zero"]
+__all__ = ["BaselineRecording", "EegRecording", "Mean", "Ridge", "Vigilance", "Zero"]
 
 WINDOW_S = 16.0
 
@@ -40,21 +43,20 @@ class Mean:
 
     def fit(
         self,
-        recordings: Sequence[BaselineRecording],
-        targets: Sequence[Float],
+        recordings: Iterable[BaselineRecording],
+        targets: Iterable[Float],
         *,
-        val_recordings: Sequence[BaselineRecording] | None = None,
-        val_targets: Sequence[Float] | None = None,
-        groups: Sequence[Hashable] | None = None,
+        val_recordings: Iterable[BaselineRecording] | None = None,
+        val_targets: Iterable[Float] | None = None,
+        groups: Iterable[Hashable] | None = None,
     ) -> Mean:
         """Average the targets (V, R) over volumes that have a window; NaN is left out, a parcel without values gets 0.
 
         Validation recordings and groups are accepted, as by :class:`Ridge`, and not used.
         """
         del val_recordings, val_targets, groups
-        check_pairs(recordings, targets)
         total, count = 0.0, 0.0
-        for recording, target_VR in zip(recordings, targets, strict=True):
+        for recording, target_VR in pairs(recordings, targets):
             _, seen_V = window_stops(recording, self.window_s)
             seen_WR = np.asarray(target_VR[seen_V], np.float64)
             total = total + np.nansum(seen_WR, 0)
@@ -83,15 +85,15 @@ class Zero(Mean):
 
     def fit(
         self,
-        recordings: Sequence[BaselineRecording],
-        targets: Sequence[Float],
+        recordings: Iterable[BaselineRecording],
+        targets: Iterable[Float],
         *,
-        val_recordings: Sequence[BaselineRecording] | None = None,
-        val_targets: Sequence[Float] | None = None,
-        groups: Sequence[Hashable] | None = None,
+        val_recordings: Iterable[BaselineRecording] | None = None,
+        val_targets: Iterable[Float] | None = None,
+        groups: Iterable[Hashable] | None = None,
     ) -> Zero:
         """Learn the number of parcels."""
         del val_recordings, val_targets, groups
-        check_pairs(recordings, targets)
-        self.bold_R = np.zeros(targets[0].shape[1], np.float32)
+        _, target_VR = next(pairs(recordings, targets))
+        self.bold_R = np.zeros(target_VR.shape[1], np.float32)
         return self

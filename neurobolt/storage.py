@@ -4,39 +4,45 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from neurobolt.config import NeuroBOLTConfig
-from neurobolt.model import NeuroBOLT
+from neurobolt.catalogue import NEUROBOLT, name_of, rebuild
 
 FORMAT = "neurobolt/1"
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
 
 
-def save(model: NeuroBOLT, folder: str | Path) -> Path:
-    """Write weights and configuration; each file appears whole or not at all.
+def save(model: torch.nn.Module, folder: str | Path) -> Path:
+    """Write weights and configuration of any model of this package; each file appears whole or not at all.
 
     Returns
     -------
     Path
         The folder.
+
+    Raises
+    ------
+    ValueError
+        The model is none of :func:`neurobolt.catalogue.names`.
     """
+    content = {"format": FORMAT, "model": name_of(model), "config": model.config.to_dict()}  # type: ignore[operator, union-attr]
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     weights, config = folder / (WEIGHTS + ".part"), folder / (CONFIG + ".part")
     save_file(state, weights)
-    config.write_text(json.dumps({"format": FORMAT, "config": model.config.to_dict()}, indent=2), encoding="utf-8")
+    config.write_text(json.dumps(content, indent=2), encoding="utf-8")
     weights.replace(folder / WEIGHTS)
     config.replace(folder / CONFIG)
     return folder
 
 
-def load(folder: str | Path) -> NeuroBOLT:
+def load(folder: str | Path) -> Any:
     """Read a model that :func:`save` wrote; in evaluation mode.
 
     Raises
@@ -49,7 +55,7 @@ def load(folder: str | Path) -> NeuroBOLT:
     folder = Path(folder)
     missing = [name for name in (CONFIG, WEIGHTS) if not (folder / name).is_file()]
     if missing:
-        raise FileNotFoundError(f"{folder}: no saved NeuroBOLT, {' and '.join(missing)} not found")
+        raise FileNotFoundError(f"{folder}: no saved model, {' and '.join(missing)} not found")
     try:
         content = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
         state = load_file(folder / WEIGHTS)
@@ -57,7 +63,8 @@ def load(folder: str | Path) -> NeuroBOLT:
         raise ValueError(f"{folder}: damaged checkpoint: {error}") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise ValueError(f"{folder / CONFIG}: not a configuration of format {FORMAT!r}")
-    model = NeuroBOLT(NeuroBOLTConfig.from_dict(content["config"]))
+    # files of before the rivals name no model
+    model = rebuild(str(content.get("model", NEUROBOLT)), content["config"])
     fit(model, state, source=str(folder / WEIGHTS))
     return model.eval()
 
