@@ -7,7 +7,7 @@ import pytest
 from scipy import signal
 
 from xsite.evaluation.metrics import pearson_r
-from xsite.evaluation.nulls import null_band, null_r, phase_randomize, random_phases, surrogate_p
+from xsite.evaluation.nulls import KINDS, null_band, null_r, phase_randomize, random_phases, random_shifts, surrogate_p
 
 
 def bold_like(rng, n_volumes, n_parcels, t_r=2.1):
@@ -96,3 +96,64 @@ def test_band_holds_its_share(rng):
     low, high = null_band(null)
     assert np.mean((null >= low) & (null <= high)) == pytest.approx(0.95, abs=0.001)
     assert np.isnan(null_band(np.empty(0))).all()
+
+
+def slow_noise(rng, n_volumes, n_parcels):
+    """AR(1) of .9, as slow as a drifting scan after its high-pass."""
+    return signal.lfilter([1], [1, -0.9], rng.normal(size=(n_volumes + 100, n_parcels)), axis=0)[100:]
+
+
+def false_positive_rate(noise, kind, n_volumes, *, n_subjects, seed):
+    """Share of null subjects below p = .05; every column is a subject of its own, unrelated to all others."""
+    rng = np.random.default_rng(seed)
+    valid_V, p = np.ones(n_volumes, bool), []
+    for _ in range(n_subjects // 20):
+        a_VR, b_VR = noise(rng, n_volumes, 20), noise(rng, n_volumes, 20)
+        null_NR = null_r(a_VR, b_VR, valid_V, surrogates=399, rng=rng, kind=kind)
+        r_R = pearson_r(a_VR, b_VR, valid_V)
+        p += [surrogate_p(float(r), null_N) for r, null_N in zip(r_R, null_NR.T, strict=True)]
+    return float(np.mean(np.array(p) <= 0.05))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("noise", [bold_like, slow_noise])
+def test_false_positives_of_two_thousand_null_subjects(kind, noise):
+    rate = false_positive_rate(noise, kind, 200, n_subjects=2000, seed=11)
+    assert 0.03 <= rate <= 0.07
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("n_volumes", [150, 300, 567])
+@pytest.mark.parametrize("noise", [bold_like, slow_noise])
+def test_false_positives_of_four_thousand_null_subjects(kind, noise, n_volumes):
+    assert 0.03 <= false_positive_rate(noise, kind, n_volumes, n_subjects=4000, seed=5) <= 0.07
+
+
+def test_fast_shifts_equal_explicit_ones_with_and_without_gaps(rng):
+    a_VR, b_VR = bold_like(rng, 90, 3), bold_like(rng, 90, 3) + 5
+    for gaps in ([], [30, 31, 60]):
+        scored_V = np.ones(90, bool)
+        scored_V[gaps] = False
+        null_NR = null_r(a_VR, b_VR, scored_V, surrogates=40, rng=np.random.default_rng(4), kind="shift")
+        shifts_N = random_shifts(90, 40, np.random.default_rng(4))
+        assert shifts_N.min() >= 1
+        assert shifts_N.max() <= 89
+        volumes = np.arange(90)
+        filled_VR = np.stack([np.interp(volumes, volumes[scored_V], b_V[scored_V]) for b_V in b_VR.T], axis=1)
+        for shift, null_R in zip(shifts_N, null_NR, strict=True):
+            np.testing.assert_allclose(null_R, pearson_r(a_VR, np.roll(filled_VR, shift, axis=0), scored_V), atol=1e-9)
+
+
+def test_short_shifts_belong_to_the_null():
+    """Without them, unrelated slow series are found related: the reason why random_shifts leaves none out."""
+    rng = np.random.default_rng(8)
+    valid_V, kept, cut = np.ones(150, bool), [], []
+    for _ in range(40):
+        a_VR, b_VR = (signal.lfilter([1], [1, -0.97], rng.normal(size=(300, 20)), axis=0)[150:] for _ in range(2))
+        r_R = pearson_r(a_VR, b_VR, valid_V)
+        every_NR = np.stack([pearson_r(a_VR, np.roll(b_VR, s, axis=0), valid_V) for s in range(1, 150)])
+        kept += [surrogate_p(float(r), null_N) <= 0.05 for r, null_N in zip(r_R, every_NR.T, strict=True)]
+        cut += [surrogate_p(float(r), null_N) <= 0.05 for r, null_N in zip(r_R, every_NR[14:-14].T, strict=True)]
+    assert np.mean(kept) < 0.09
+    assert np.mean(cut) > np.mean(kept) + 0.02

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import numpy as np
@@ -9,7 +10,11 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from xsite.evaluation.metrics import pearson_r
+from xsite.evaluation.nulls import surrogate_p
+from xsite.evaluation.parcels import max_p
 from xsite.evaluation.scoring import ORACLE, SCORE_COLUMNS, Prediction, score_predictions
+from xsite.evaluation.surrogates import study_nulls
 from xsite.evaluation.tables import (
     compare,
     intervals,
@@ -23,7 +28,8 @@ from xsite.evaluation.tables import (
 )
 from xsite.recording import RecordingKey
 
-ROW = {"site", "model", "control", "n_subjects", "n_volumes", "r_mean", "oracle_r_mean", "mse_mean", "p_null"}
+ROW = {"site", "model", "control", "n_subjects", "n_seeds", "n_volumes", "r_mean", "ci_low", "ci_high", "few", "p_null"}
+ROW |= {"r_partial_mean", "r2_mean", "oracle_r_mean", "mse_mean", "p_shift", "unit", "selection", "access"}
 PARCELS = ("p0", "p1", "p2")
 MODELS = (
     ("net", 0.5, False),
@@ -65,7 +71,7 @@ def table(*rows):
     """Scores by hand: (site, subject, run, model, parcel, r)."""
     content = []
     for site, subject, run, model, parcel, r in rows:
-        content.append((site, subject, "", "", run, model, False, parcel, r, np.nan, 1.0, 10))
+        content.append((site, subject, "", "", run, model, False, parcel, r, np.nan, 1.0, 10, np.nan, 0))
     return pd.DataFrame(content, columns=list(SCORE_COLUMNS))
 
 
@@ -178,3 +184,115 @@ def test_study_summary_is_plain_json(predictions, scores):
 def test_json_safe_knows_numpy():
     value = {"a": np.float32(0.5), "b": np.array([1, 2]), "c": (np.nan, np.inf, np.bool_(True), None, "x")}
     assert json_safe(value) == {"a": 0.5, "b": [1, 2], "c": [None, None, True, None, "x"]}
+
+
+def test_seeds_are_averaged_per_recording_and_never_counted_as_subjects(rng):
+    predictions = []
+    for subject in range(4):
+        target_VR = rng.normal(size=(120, 3))
+        for seed in range(3):
+            (p,) = predict(rng, RecordingKey("a", str(subject)), target_VR, [("net", 0.5, False)])
+            predictions.append(dataclasses.replace(p, seed=seed))
+    scores = score_predictions(predictions, parcels=PARCELS)
+    assert len(scores) == 4 * 3 * 3
+    row = summarize(scores, predictions, surrogates=200)[0]
+    assert (row["n_subjects"], row["n_seeds"], row["n_volumes"]) == (4, 3, 480)
+    by_subject = scores.groupby("subject")["r"].mean()
+    assert row["r_mean"] == pytest.approx(by_subject.mean())
+    assert row["ci_low"] == pytest.approx(t_interval(by_subject)[1])
+    with pytest.raises(ValueError, match="seed 0"):
+        score_predictions([*predictions, predictions[0]], parcels=PARCELS)
+    # the null averages seeds as well: three unrelated predictions per recording scatter less than one
+    noise = [dataclasses.replace(p, predicted_VR=rng.normal(size=(120, 3))) for p in predictions]
+    three = null_means(noise, surrogates=500, seed=0)["a", "net", False].std()
+    one = null_means([p for p in noise if p.seed == 0], surrogates=500, seed=0)["a", "net", False].std()
+    assert three == pytest.approx(one / np.sqrt(3), rel=0.2)
+
+
+def test_a_seed_that_says_nothing_pulls_the_mean_down():
+    scores = table(("a", "1", "", "m", "p", 0.6), ("a", "1", "", "m", "p", np.nan))
+    scores["seed"] = [0, 1]
+    assert subject_scores(scores)["r"].tolist() == pytest.approx([0.3])
+
+
+def test_scores_of_older_studies_are_still_read():
+    scores = table(("a", "1", "", "m", "p", 0.4), ("a", "2", "", "m", "p", 0.2)).drop(columns=["r2", "seed"])
+    row = summarize(scores, [], surrogates=0)[0]
+    assert (row["r_mean"], row["r2_mean"], row["n_seeds"]) == (pytest.approx(0.3), None, 1)
+
+
+def test_partial_r_is_unknown_without_a_global_signal_not_zero():
+    scores = table(("a", "1", "", "m", "p", 0.6), ("a", "1", "", "m", "q", np.nan))
+    assert np.isnan(subject_scores(scores)["r_partial"]).all()
+
+
+def test_every_table_names_what_it_rests_on(predictions, scores):
+    summary = study_summary(
+        scores,
+        predictions,
+        model="net",
+        rivals=("ridge",),
+        surrogates=19,
+        access="2 labelled subjects",
+        selection="oracle",
+    )
+    for name in ("rows", "overall", "intervals", "comparison", "parcels"):
+        assert summary[name]
+        for row in summary[name]:
+            assert row["access"] == "2 labelled subjects"
+            assert row["selection"] == "oracle"
+            assert row["unit"] in ("subjects", "sites")
+            assert any(key in row for key in ("n", "n_subjects"))
+    assert summary["basis"]["n_subjects"] == 12
+    assert summary["basis"]["n_recordings"] == 15
+    warned = " ".join(summary["warnings"])
+    assert "Few sites: 3" in warned
+    assert "global-signal" in warned  # asked for in every table, and absent here
+    assert "set surrogates to 60" in warned  # 3 parcels, p .05
+    assert set(summary["ranks"]["ranks"]) == {"net", "ridge"}
+
+
+def test_overall_tells_the_next_site_from_these_sites(predictions, scores):
+    net = next(row for row in overall(scores, {}) if row["model"] == "net" and not row["control"])
+    assert net["here_low"] < net["r_mean"] < net["here_high"]
+    assert net["few_sites"] is True
+    subjects = subject_scores(scores)
+    own = subjects[(subjects["model"] == "net") & ~subjects["control"]]
+    assert net["r2_mean"] == pytest.approx(own.groupby("site")["r2"].mean().mean())
+
+
+def test_parcels_that_hold_something_stand_out_after_correction(rng):
+    predictions = []
+    for site in "abcd":
+        for subject in range(3):
+            target_VR = rng.normal(size=(150, 8))
+            said_VR = rng.normal(size=(150, 8))
+            said_VR[:, 0] += 0.5 * target_VR[:, 0]
+            key = RecordingKey(site, str(subject))
+            predictions.append(Prediction(key, "net", False, said_VR, target_VR, np.ones(150, bool)))
+    names = [f"p{i}" for i in range(8)]
+    summary = study_summary(score_predictions(predictions, parcels=names), predictions, model="net", surrogates=999)
+    rows = {row["parcel"]: row for row in summary["parcels"]}
+    assert list(rows) == names
+    assert rows["p0"]["p_holm"] == pytest.approx(0.008)
+    assert rows["p0"]["p_floor"] == pytest.approx(0.008)
+    assert rows["p0"]["p_max"] == 0.001
+    assert all(rows[name]["p_max"] > 0.05 for name in names[1:])
+    assert (rows["p0"]["n_sites"], rows["p0"]["n_subjects"]) == (4, 12)
+    assert rows["p0"]["ci_low"] > 0.2
+
+
+def test_family_wise_false_positives_of_parcels():
+    """No parcel of any of 300 null studies holds anything: at most one in twenty studies may claim otherwise."""
+    rng = np.random.default_rng(6)
+    held, uncorrected = 0, []
+    for study in range(300):
+        common = rng.normal(size=(80, 1))
+        target_VR = common + rng.normal(size=(80, 10))
+        p = Prediction(RecordingKey("a", "1"), "net", False, rng.normal(size=(80, 10)), target_VR, np.ones(80, bool))
+        null_NR = study_nulls([p], surrogates=199, seed=study).parcels["a", "net", False]
+        r_R = pearson_r(p.predicted_VR, target_VR, p.valid_V)
+        held += max_p(r_R, null_NR).min() <= 0.05
+        uncorrected.append(np.mean([surrogate_p(r, null_NR[:, i]) <= 0.05 for i, r in enumerate(r_R)]))
+    assert held / 300 <= 0.075  # 5 % and its own scatter
+    assert 0.03 <= np.mean(uncorrected) <= 0.07

@@ -17,11 +17,11 @@ import pandas as pd
 
 from xsite.errors import FormatError, StoreError
 from xsite.evaluation.folds import ENTITIES
-from xsite.evaluation.metrics import mse, partial_r, pearson_r, usable
+from xsite.evaluation.metrics import mse, partial_r, pearson_r, r2_about_zero, usable
 from xsite.recording import Bool, Float, RecordingKey
 
 ORACLE = "oracle"
-SCORE_COLUMNS = (*ENTITIES, "model", "control", "parcel", "r", "r_partial", "mse", "n_volumes")
+SCORE_COLUMNS = (*ENTITIES, "model", "control", "parcel", "r", "r_partial", "mse", "n_volumes", "r2", "seed")
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +40,8 @@ class Prediction:
         The measured target; NaN for parcels without coverage.
     valid_V : bool array, shape (V,)
         Volumes that may be scored. Pass the same to every model, so that all are judged on the same volumes.
+    seed : int
+        Which of several trainings spoke. Scores of seeds are averaged per recording; they are never subjects.
     """
 
     key: RecordingKey
@@ -48,6 +50,7 @@ class Prediction:
     predicted_VR: Float
     target_VR: Float
     valid_V: Bool
+    seed: int = 0
 
     def __post_init__(self) -> None:
         shapes = self.predicted_VR.shape, self.target_VR.shape, (len(self.valid_V), *self.target_VR.shape[1:])
@@ -73,6 +76,7 @@ def score_recording(
     model: str,
     control: bool,
     global_signal_V: Float | None = None,
+    seed: int = 0,
 ) -> pd.DataFrame:
     """Score one whole recording.
 
@@ -80,7 +84,7 @@ def score_recording(
     ----------
     predicted_VR, target_VR, valid_V
         As in :class:`Prediction`.
-    key, parcels, model, control
+    key, parcels, model, control, seed
         What the rows are labelled with; R parcel names.
     global_signal_V : array, shape (V,), optional
         Given, ``r_partial`` says what the prediction knows beyond it. Same low-pass as the target.
@@ -104,6 +108,8 @@ def score_recording(
         "r_partial": r_partial_R,
         "mse": mse(a_VR, b_VR, valid_V),
         "n_volumes": usable(valid_V, a_VR, b_VR).sum(0),
+        "r2": r2_about_zero(a_VR, b_VR, valid_V),
+        "seed": int(seed),
     }
     return pd.DataFrame({**labels, **values}, columns=list(SCORE_COLUMNS), index=range(len(parcels)))
 
@@ -115,11 +121,11 @@ def score_predictions(
     global_signals: Mapping[RecordingKey, Float] | None = None,
 ) -> pd.DataFrame:
     """Score many recordings; a recording that one model predicts twice is an error, not a second vote."""
-    tables: dict[tuple[RecordingKey, str, bool], pd.DataFrame] = {}
+    tables: dict[tuple[RecordingKey, str, bool, int], pd.DataFrame] = {}
     for p in predictions:
-        label = (p.key, p.model, p.control)
+        label = (p.key, p.model, p.control, p.seed)
         if label in tables:
-            raise ValueError(f"{p.key}: model {p.model!r} (control: {p.control}) is scored twice")
+            raise ValueError(f"{p.key}: model {p.model!r} (control: {p.control}, seed {p.seed}) is scored twice")
         tables[label] = score_recording(
             p.predicted_VR,
             p.target_VR,
@@ -129,6 +135,7 @@ def score_predictions(
             model=p.model,
             control=p.control,
             global_signal_V=(global_signals or {}).get(p.key),
+            seed=p.seed,
         )
     if not tables:
         return pd.DataFrame(columns=list(SCORE_COLUMNS))
@@ -157,6 +164,7 @@ def save_predictions(path: str | Path, predictions: Sequence[Prediction]) -> Pat
 
     for p in predictions:
         row = {name: getattr(p.key, name) for name in ENTITIES} | {"model": p.model, "control": bool(p.control)}
+        row["seed"] = int(p.seed)
         row["predicted"] = store("predicted", p.predicted_VR.astype(np.float32))
         row["target"] = store("target", p.target_VR.astype(np.float32))
         row["valid"] = store("valid", np.asarray(p.valid_V, bool))
@@ -195,6 +203,7 @@ def load_predictions(path: str | Path) -> list[Prediction]:
                 predicted_VR=arrays[row["predicted"]],
                 target_VR=arrays[row["target"]],
                 valid_V=arrays[row["valid"]],
+                seed=int(row.get("seed", 0)),  # files of before 2026-11-22 hold one seed and do not say so
             )
             for row in index
         ]
