@@ -22,6 +22,7 @@ VERBS = {
     "quality": "write a page per recording, per site and for the consortium: what is in the store, how good, why not",
     "train": "train one model on named recordings",
     "loso": "run a leave-one-site-out study",
+    "table": "one table of a finished study: all models, intervals, speed, size",
     "evaluate": "score a registered model, run or checkpoint on a store, without training",
     "register": "pass a study through the gate and register its final model",
     "predict": "turn an EEG file into parcel time series with a registered model",

@@ -1,6 +1,7 @@
 """Run a leave-one-site-out study: train without each site, score on it, train the final model on all sites.
 
 Small:    python -m jobs.loso jobs/recipes/demo.yaml --store demo/store --study /tmp/study --smoke
+Counted:  python -m jobs.loso jobs/recipes/table.yaml --store demo/store --dry-run
 Demo:     python -m jobs.loso jobs/recipes/demo.yaml --store demo/store --study demo/study
 Cluster:  python -m jobs.submit loso my.yaml --store s3://lab/store --study /shared/study --tracking http://mlflow:5000
 
@@ -17,14 +18,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jobs.cli import run_job
-from jobs.models import BASELINES, build_model
+from jobs.loso_plan import print_plan
+from jobs.model_defaults import with_model_defaults
+from jobs.models import BASELINES, DEFAULT_OPTIM, build_model
 from jobs.study_log import TrackedStudy
 from xsite.errors import RecipeError
-from xsite.evaluation.folds import Fold
 from xsite.experiment import Experiment, load_experiment, parse_experiment
 from xsite.reports.study import write_report
 from xsite.runtime import cluster
-from xsite.runtime.loso import StudyResult, plan_folds, run_loso
+from xsite.runtime.loso import StudyResult, check_names, plan_study, run_loso
 from xsite.tracking import StudyTracker, resolve_tracking_uri
 
 EXAMPLE = """example:
@@ -37,7 +39,7 @@ def parser() -> argparse.ArgumentParser:
     """Options of the verb."""
     p = study_parser("loso")
     p.add_argument("--study", type=Path, metavar="DIR", help="folder of the study (default: studies/NAME)")
-    p.add_argument("--dry-run", action="store_true", help="print folds and trainings, train nothing")
+    p.add_argument("--dry-run", action="store_true", help="print the plan and what it costs, train nothing")
     return p
 
 
@@ -61,10 +63,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser().parse_args(argv)
     experiment = read_recipe(args)
     folder = (args.study or Path("studies") / experiment.name).resolve()
+    check_names(experiment, BASELINES)
+    manifest, folds, plan = plan_study(experiment, args.store)  # what is wrong is said before anything is started
     if args.dry_run:
-        return print_plan(experiment, plan_folds(experiment, args.store)[1])
+        print_plan(experiment, manifest, folds, plan, folder)
+        return 0
     tracking = resolve_tracking_uri(args.tracking)
-    plan_folds(experiment, args.store)  # what is wrong with the data is said before anything is started
     with (
         cluster.connected(args.address, args.cpus) as info,
         StudyTracker(tracking, experiment.name, spool=folder / "tracking_spool.jsonl") as tracker,
@@ -75,8 +79,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             on_event=TrackedStudy(tracker, args.store),
         )  # fmt: skip
         report = write_report(folder)
-        for path in (folder / "experiment.yaml", folder / "summary.json", folder / "folds.json", report):
-            tracker.log_artifact(path)
+        for name in ("experiment.yaml", "summary.json", "folds.json", "plan.json", "selection.json", report.name):
+            tracker.log_artifact(folder / name)
     print_scores(result)
     print(f"report     {report}\nstudy      {folder}\ntracking   {tracking}")
     return 0
@@ -88,11 +92,16 @@ def read_recipe(args: argparse.Namespace) -> Experiment:
     if not args.smoke:
         return experiment
     optim = experiment.optim.model_copy(update=SMOKE_OPTIM)
-    return experiment.model_copy(update={"optim": optim, "surrogates": min(50, experiment.surrogates)})
+    variants = {
+        label: {key: value for key, value in own.items() if key.removeprefix("optim.") not in SMOKE_OPTIM}
+        for label, own in experiment.variants.items()
+    }
+    update = {"optim": optim, "variants": variants, "surrogates": min(50, experiment.surrogates)}
+    return experiment.model_copy(update=update)
 
 
 def resolve_recipe(recipe: str, overrides: tuple[str, ...]) -> Experiment:
-    """Read a recipe file with its overrides, or the JSON that a submitted job carries.
+    """Read a recipe file with its overrides, or the JSON that a submitted job carries; models add their own defaults.
 
     Raises
     ------
@@ -100,23 +109,13 @@ def resolve_recipe(recipe: str, overrides: tuple[str, ...]) -> Experiment:
         The recipe is not valid, or overrides come with JSON, where they have been applied already.
     """
     if not recipe.startswith("{"):
-        return load_experiment(recipe, overrides)
+        return with_model_defaults(load_experiment(recipe, overrides), DEFAULT_OPTIM)
     if overrides:
         raise RecipeError(f"--set {' '.join(overrides)}: a recipe given as JSON takes no --set; put it into the JSON")
     try:
         return parse_experiment(json.loads(recipe), "submitted experiment")
     except json.JSONDecodeError as error:
         raise RecipeError(f"the recipe begins like JSON and is none ({error}); give a .yaml file") from error
-
-
-def print_plan(experiment: Experiment, folds: Sequence[Fold]) -> int:
-    """Say what would be trained."""
-    for fold in folds:
-        sides = f"{len(fold.train)} train, {len(fold.val)} val, {len(fold.test)} test"
-        print(f"held out {fold.held_out}: {sides} recordings (fold {fold.fingerprint})")
-    n_trainings = len(folds) * (1 + (experiment.model.name in experiment.controls)) + 1
-    print(f"{n_trainings} trainings of at most {experiment.optim.epochs} epochs on {experiment.scale.workers} workers")
-    return 0
 
 
 def print_scores(result: StudyResult) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from xsite.evaluation.plan import Plan
+from xsite.evaluation.selection import RULES
 from xsite.runtime.study import code_tags
 from xsite.tracking import StudyTracker
 
@@ -14,7 +16,10 @@ Event = Mapping[str, Any]
 def print_event(event: Event) -> None:
     """One line per fold and epoch, with the time that is left if no fold stops early."""
     if event["kind"] == "plan":
-        print(f"{event['n_recordings']} recordings, {len(event['folds'])} folds, {event['n_trainings']} trainings")
+        plan = event["plan"]
+        counts = f"{event['n_trainings']} trainings ({plan_counts(plan)})"
+        print(f"{event['n_recordings']} recordings, {len(event['folds'])} folds, {counts}")
+        print(f"plan {plan.hash}, selection {plan.selection}: {RULES[plan.selection]}", flush=True)
     elif event["kind"] == "stage":
         print(f"-- {event['stage']}", flush=True)
     elif event["kind"] == "epoch":
@@ -22,13 +27,13 @@ def print_event(event: Event) -> None:
         val = f"val {metrics['val_loss']:.4f}  " if "val_loss" in metrics else ""
         left = f"ETA {_clock(event['eta_s'])}" if event.get("eta_s") is not None else ""
         print(
-            f"{_name(event):<28} epoch {event['epoch']:>3}/{event['n_epochs']}  train {metrics['train_loss']:.4f}  "
-            f"{val}{metrics['windows_per_s']:.0f} windows/s  {left}",
+            f"{_name(event):<28} {_count(event)}epoch {event['epoch']:>3}/{event['n_epochs']}  "
+            f"train {metrics['train_loss']:.4f}  {val}{metrics['windows_per_s']:.0f} windows/s  {left}",
             flush=True,
         )
     elif event["kind"] == "fold_done":
         how = "was finished" if event.get("skipped") else f"{event['seconds']:.0f} s"
-        print(f"{_name(event):<28} done: best epoch {event['best_epoch']} ({how})", flush=True)
+        print(f"{_name(event):<28} {_count(event)}done: best epoch {event['best_epoch']} ({how})", flush=True)
     elif event["kind"] == "fold_started" and event["resumed"]:
         print(f"{_name(event):<28} goes on from its last saved epoch", flush=True)
 
@@ -45,7 +50,8 @@ class TrackedStudy:
 
     def __init__(self, tracker: StudyTracker, store: str) -> None:
         self.tracker, self.store = tracker, store
-        self.best: dict[str, float] = {}
+        self.open: dict[str, tuple[str, Event]] = {}
+        self.single = True
 
     def __call__(self, event: Event) -> None:
         """Take one event."""
@@ -59,36 +65,41 @@ class TrackedStudy:
             fold = self._fold(event)
             for row in event["history"] if event.get("skipped") else ():
                 self.tracker.log_epoch(fold, int(row["epoch"]), row)
-            self.best[fold] = event["best_epoch"]
+            self.open[event["label"]] = (fold, event)
         elif kind == "summary":
-            self.finish(event["summary"])
+            self.finish(event["summary"], event["runs"])
 
     def start(self, event: Event, *, run_name: str = "leave-one-site-out") -> None:
         """Open the parent run with the experiment as its parameters."""
         experiment = event["experiment"]
         tags = {"algorithm": experiment.algorithm.name, "selection_rule": experiment.select_on, **code_tags()}
-        tags["data_hash"] = event["data_hash"]
+        self.single = len(experiment.labels) == len(experiment.training_seeds) == 1
+        tags |= {"data_hash": event["data_hash"], "plan": event["plan"].hash}
         self.tracker.start(experiment.flat(), fingerprint=experiment.fingerprint, tags=tags, run_name=run_name)
         self.tracker.log_dataset(experiment.data.target + "-target", digest=event["data_hash"], source=self.store)
 
-    def finish(self, summary: Mapping[str, Any]) -> None:
-        """Close the folds with their held-out figures, and log the study's."""
-        own = [row for row in summary["rows"] if row["model"] == summary["model"]]
-        for row in own:
-            fold = row["site"] + ("-control" if row["control"] else "")
-            figures = {"ood/r_mean": row["r_mean"], "ood/mse_mean": row["mse_mean"], "ood/p_null": row["p_null"]}
-            self.tracker.end_fold(fold, {**figures, "best_epoch": self.best.pop(fold, None)})
-        for fold, best in self.best.items():
-            self.tracker.end_fold(fold, {"best_epoch": best})
+    def finish(self, summary: Mapping[str, Any], runs: Mapping[str, Mapping[str, float]]) -> None:
+        """Close the runs with their held-out figures, and log the study's."""
+        nulls = {(r["site"], r["model"], r["control"]): r["p_null"] for r in summary["rows"]}
+        for label, (fold, event) in self.open.items():
+            figures = {**runs.get(label, {}), "best_epoch": event["best_epoch"]}
+            p_null = nulls.get((event["fold"], event["model"], event["control"])) if self.single else None
+            self.tracker.end_fold(fold, figures | ({} if p_null is None else {"ood/p_null": p_null}))
         self.tracker.log_final(study_metrics(summary))
 
     def _fold(self, event: Event) -> str:
-        held_out = None if event["fold"] == "final" else event["fold"]
-        if not event["control"]:
-            return self.tracker.fold(held_out)
-        name = self.tracker.fold(f"{held_out}-control")
-        self.tracker.set_tags({"held_out_site": str(held_out), "control": "true"}, fold=name)
-        return name
+        """Child run of a training; one variant and one seed need no more than the name of what is held out."""
+        facts = {"variant": event["model"], "seed": event["seed"], "purpose": event["purpose"]}
+        tags = {name: str(value) for name, value in facts.items()} | {"held_out": str(event["fold"])}
+        if event["purpose"] == "final":
+            return self.tracker.fold(None, tags=tags)
+        name = event["label"]
+        if event["purpose"] == "inner":
+            name = f"inner/{name}"
+        elif self.single:
+            name = event["fold"] + ("-control" if event["control"] else "")
+        tags |= {"control": "true"} if event["control"] else {}
+        return self.tracker.fold(event["fold"], name=name, tags=tags)
 
 
 def study_metrics(summary: Mapping[str, Any]) -> dict[str, float | None]:
@@ -105,7 +116,17 @@ def study_metrics(summary: Mapping[str, Any]) -> dict[str, float | None]:
 
 
 def _name(event: Event) -> str:
-    return f"{event['fold']} {event['model']}" + (" (control)" if event["control"] else "")
+    name = f"{event['fold']} {event['model']}" + (" (control)" if event["control"] else "")
+    return name + (f" seed {event['seed']}" if event.get("seed") else "")
+
+
+def plan_counts(plan: Plan) -> str:
+    """``24 fold, 3 control, 1 final``."""
+    return ", ".join(f"{n} {purpose}" for purpose, n in plan.counts().items())
+
+
+def _count(event: Event) -> str:
+    return f"[{event['n_done']}/{event['n_trainings']}] " if "n_done" in event else ""
 
 
 def _clock(seconds: float) -> str:

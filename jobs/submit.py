@@ -33,6 +33,7 @@ NEEDED = {
     "ingest": ("bids", "store"),
     "evaluate": ("model", "store", "tracking"),
     "register": ("study", "tracking"),
+    "table": ("study",),
     "predict": ("model", "out", "eeg", "tracking"),
     "phantom": ("out",),
     "quality": ("store", "out"),

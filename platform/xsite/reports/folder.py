@@ -57,7 +57,7 @@ class Study:
     def model(self) -> str:
         """Model that the page is about: the experiment's, or the best baseline of a study that trained none."""
         known = self.scores.loc[~self.scores["control"].astype(bool) & (self.scores["model"] != ORACLE)]
-        wanted = str(self.experiment.get("model", {}).get("name", ""))
+        wanted = str(self.summary.get("model") or self.experiment.get("model", {}).get("name", ""))
         if wanted in set(known["model"]):
             return wanted
         means = known.groupby("model")["r"].mean()
@@ -88,10 +88,10 @@ def load_study(folder: str | Path) -> Study:
         experiment=experiment,
         experiment_yaml=experiment_yaml,
         manifest=_parquet(folder / "manifest.parquet"),
-        scores=scores,
+        scores=_mean_over_seeds(scores, ("r", "r_partial", "mse", "r2")),
         summary=_json(folder / "summary.json"),
-        predictions=load_predictions(folder / "predictions.npz"),
-        histories=_parquet(histories) if histories.is_file() else pd.DataFrame(columns=list(HISTORY)),
+        predictions=_first_seed(load_predictions(folder / "predictions.npz")),
+        histories=_curves(_parquet(histories)) if histories.is_file() else pd.DataFrame(columns=list(HISTORY)),
         folds=_json(folder / "folds.json"),
         versions=_json(folder / "versions.json", {}),
         montages=_json(folder / "montages.json", {}),
@@ -100,6 +100,36 @@ def load_study(folder: str | Path) -> Study:
     if scores.empty:
         raise FormatError(f"{folder / 'scores.parquet'}: holds no score")
     return _completed(study)
+
+
+def _mean_over_seeds(table: pd.DataFrame, values: Sequence[str]) -> pd.DataFrame:
+    """One row where several seeds have one each: pictures show recordings, and a seed is none."""
+    if "seed" not in table or table["seed"].nunique() < 2:
+        return table
+    own = [name for name in values if name in table]
+    rest = [name for name in table.columns if name not in (*own, "seed", "n_volumes")]
+    how = dict.fromkeys(own, "mean") | ({"n_volumes": "max"} if "n_volumes" in table else {})
+    return table.groupby(rest, sort=False, dropna=False).agg(how).reset_index()
+
+
+def _first_seed(predictions: Sequence[Prediction]) -> list[Prediction]:
+    """Series are drawn of one training: their mean over seeds would be a model that nobody has trained."""
+    first: dict[Any, Prediction] = {}
+    for p in predictions:
+        label = (p.key, p.model, p.control)
+        if label not in first or p.seed < first[label].seed:
+            first[label] = p
+    return list(first.values())
+
+
+def _curves(histories: pd.DataFrame) -> pd.DataFrame:
+    """Training curves of what is scored or kept, mean over seeds; inner runs only select."""
+    if "purpose" in histories:
+        histories = histories[histories["purpose"] != "inner"].drop(columns="purpose")
+    label = ["held_out", "model", "control", "epoch"]
+    if "seed" not in histories or not histories.duplicated(label).any():
+        return histories
+    return histories.drop(columns="seed").groupby(label, sort=False, dropna=False).mean().reset_index()
 
 
 def _json(path: Path, default: Any = None) -> Any:
@@ -129,7 +159,7 @@ def _completed(study: Study) -> Study:
         study.predictions,
         model=study.model,
         rivals=rivals,
-        surrogates=int(study.experiment.get("surrogates", 1000)),
+        surrogates=int(study.experiment.get("surrogates", 2000)),
         seed=int(study.experiment.get("seed", 0)),
         selection=str(study.experiment.get("select_on", "train-site-val")),
     )

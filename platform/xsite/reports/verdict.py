@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+from xsite.evaluation.intervals import few_sites_warning
 from xsite.reports.markup import interval, number
 
 Tone = Literal["good", "bad", "open"]
@@ -83,13 +84,9 @@ def findings(summary: Mapping[str, Any], model: str) -> list[tuple[Tone, str]]:
     """Further sentences: oracle, chance, control, squared error, few sites."""
     rows = _of(summary["rows"], model=model, control=False)
     found = [_oracle(rows, model), _chance(rows, summary), _control(summary), _skill(rows, summary, model)]
-    n_sites = len(rows)
-    if n_sites < 5:
-        sentence = (
-            f"Few sites: {n_sites}. An interval over so few is wide and rests on the assumption that they are a fair "
-            "draw of the sites to come; read every site on its own."
-        )
-        found.append(("open", sentence))
+    found.append(_collapsed(summary))
+    if warning := few_sites_warning(len(rows)):
+        found.append(("open", warning))
     return [item for item in found if item is not None]
 
 
@@ -134,6 +131,13 @@ def _control(summary: Mapping[str, Any]) -> tuple[Tone, str]:
         parts.append(f"{label(row['model'])} {number(row['r_mean'], 3)}, {place} its 95 % band of chance {band}")
     sentence = "Control, trained on other subjects' BOLD: " + "; ".join(parts) + "."
     return ("bad", sentence + " Suspect a leak.") if leaks else ("good", sentence)
+
+
+def _collapsed(summary: Mapping[str, Any]) -> tuple[Tone, str] | None:
+    rows = summary.get("collapsed") or []
+    if not rows:
+        return None
+    return "bad", "Collapsed: " + "; ".join(row["line"] for row in rows) + ". A correlation alone would hide this."
 
 
 def _skill(rows: Sequence[Mapping[str, Any]], summary: Mapping[str, Any], model: str) -> tuple[Tone, str] | None:

@@ -24,9 +24,9 @@ from xsite.data.store import (
     read_recording,
 )
 from xsite.errors import ChannelError, RecipeError, StoreError
-from xsite.evaluation.folds import manifest_keys
+from xsite.evaluation.folds import Segments, manifest_keys
 from xsite.experiment import Channels, Experiment
-from xsite.learning.targets import TargetSpec, median_scale, select_parcels
+from xsite.learning.targets import TargetSpec, median_scale, select_parcels, without_test_part
 from xsite.recording import Float, Montage, Parcellation, RecordingKey
 from xsite.runtime.cluster import gather
 
@@ -74,6 +74,11 @@ class StudyData:
         """Of everything that the study reads."""
         return data_hash(self.manifest)
 
+    @property
+    def t_r(self) -> dict[RecordingKey, float]:
+        """Repetition time of every recording, seconds."""
+        return dict(zip(row_keys(self.manifest), self.manifest["t_r"].astype(float), strict=True))
+
     def hash_of(self, keys: Sequence[RecordingKey]) -> str:
         """Of some recordings only."""
         wanted = set(keys)
@@ -101,10 +106,26 @@ class StudyData:
             )
         return tuple(name for name in plans[0].ch_names if name in shared), "spline"
 
-    def spec(self, experiment: Experiment, train: Sequence[RecordingKey]) -> TargetSpec:
+    def spec(
+        self, experiment: Experiment, train: Sequence[RecordingKey], segments: Segments | None = None
+    ) -> TargetSpec:
         """Target path of a fold; its scale comes from the training recordings."""
         scale_R = median_scale([self.facts[key].scale_R for key in train])
-        return TargetSpec(experiment.data.target, experiment.data.low_pass, scale_R)
+        return TargetSpec(experiment.data.target, experiment.data.low_pass, scale_R, segments)
+
+    def refs_of(self, keys: Sequence[RecordingKey]) -> list[Any]:
+        """Object references, for tasks that may see these recordings whole."""
+        return [self.refs[key] for key in keys]
+
+    def training_refs(self, keys: Sequence[RecordingKey], spec: TargetSpec) -> tuple[Any, ...]:
+        """Object references for a training: without the BOLD of test volumes where recordings have parts.
+
+        A ``paper`` target is a statistic of the whole scan, test volumes included; hiding them would change it.
+        """
+        if spec.segments is None or spec.kind == "paper":
+            return tuple(self.refs_of(keys))
+        hide = ray.remote(num_cpus=1)(without_test_part)
+        return tuple(hide.remote(ref, spec) for ref in self.refs_of(keys))
 
 
 def absolute_store(store: str) -> str:

@@ -1,43 +1,43 @@
-"""Leave one site out: train every fold, score every held-out recording once, train the final model on all sites.
+"""Run a study: train every run of its plan, score every held-out recording, train the final model on all sites.
 
-A study can be stopped at any moment and started again: finished trainings are recognised by their fingerprint and
-skipped, an interrupted one goes on at its last saved epoch.
+A study can be stopped at any moment and started again: finished trainings are recognised by their hash and skipped, an
+interrupted one goes on at its last saved epoch.
 """
 
 from __future__ import annotations
 
-import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from xsite.errors import RecipeError
-from xsite.evaluation.controls import fold_seed
-from xsite.evaluation.folds import Fold, leave_one_site_out
-from xsite.evaluation.scoring import save_predictions, score_predictions
+from xsite.evaluation.figures import recording_figures
+from xsite.evaluation.folds import Fold
+from xsite.evaluation.plan import NESTED, Plan, make_plan
+from xsite.evaluation.plan import ORACLE as ORACLE_RULE
+from xsite.evaluation.scoring import ORACLE, save_predictions, score_predictions
+from xsite.evaluation.selection import (
+    SELECTED,
+    Choice,
+    choose,
+    oracle_choice,
+    selection_record,
+    validation_choice,
+)
+from xsite.evaluation.splits import make_folds
 from xsite.evaluation.tables import study_summary
 from xsite.experiment import Experiment
-from xsite.learning.targets import TargetSpec
-from xsite.recording import RecordingKey
-from xsite.runtime.cluster import gather, task
+from xsite.runtime.held_out import HeldOut, fold_scores, main_predictions, run_figures, with_selected
 from xsite.runtime.inputs import StudyData, absolute_store, load_study, select_manifest
-from xsite.runtime.plans import check_model, make_job
+from xsite.runtime.plans import check_model
 from xsite.runtime.progress import Progress
-from xsite.runtime.scoring import (
-    BaselineFactory,
-    Measured,
-    fit_baseline,
-    measure,
-    oracle_of,
-    predict_checkpoint,
-    predictions_of,
-)
+from xsite.runtime.scoring import BaselineFactory
 from xsite.runtime.study import StudyFolder
 from xsite.runtime.training import FoldOutcome, OnEvent, check_scale, train_folds
+from xsite.runtime.trainings import Trainings
 from xsite.runtime.worker import FoldJob, ModelFactory
 
 
@@ -54,8 +54,8 @@ class StudyResult:
     scores : DataFrame
     outcomes : list of FoldOutcome
         One per training, the final model's last.
-    final : Path
-        Checkpoint of the final model.
+    final : Path, optional
+        Checkpoint of the final model; an oracle study has none.
     data_hash : str
     """
 
@@ -63,7 +63,7 @@ class StudyResult:
     summary: Mapping[str, Any]
     scores: pd.DataFrame
     outcomes: list[FoldOutcome]
-    final: Path
+    final: Path | None
     data_hash: str
 
 
@@ -76,9 +76,23 @@ def plan_folds(experiment: Experiment, store: str) -> tuple[pd.DataFrame, list[F
         Fewer than two sites, unknown names, or different parcellations.
     """
     manifest = select_manifest(absolute_store(store), experiment)
-    spec = experiment.folds
-    folds = leave_one_site_out(manifest, val_fraction=spec.val_fraction, seed=experiment.seed, held_out=spec.held_out)
-    return manifest, folds
+    return manifest, make_folds(manifest, experiment.folds, seed=experiment.seed)
+
+
+def plan_study(experiment: Experiment, store: str) -> tuple[pd.DataFrame, list[Fold], Plan]:
+    """Rows of the store, folds, and every training of a study; reads the manifest only.
+
+    Raises
+    ------
+    FoldError, RecipeError, StoreError
+        As :func:`plan_folds`; or the selection rule does not fit the folds.
+    """
+    manifest, folds = plan_folds(experiment, store)
+    groups = folds
+    if experiment.folds.held_out and experiment.select_on == NESTED:
+        everybody = experiment.folds.model_copy(update={"held_out": ()})
+        groups = make_folds(manifest, everybody, seed=experiment.seed)
+    return manifest, folds, make_plan(experiment, manifest, folds, groups)
 
 
 def run_loso(
@@ -111,36 +125,35 @@ def run_loso(
     FoldError, RecipeError, StoreError, ClusterError
         The study cannot be run as asked; nothing has been trained then.
     """
-    _check_names(experiment, baselines)
+    check_names(experiment, baselines)
     store = absolute_store(store)
-    manifest, folds = plan_folds(experiment, store)
+    manifest, folds, plan = plan_study(experiment, store)
     check_scale(experiment)
     folder = StudyFolder(study_dir)
     data = load_study(store, manifest, experiment)
-    folder.write_plan(experiment, data, folds)
-    study = _Study(experiment, data, folds, folder, build_model, baselines, on_event)
-    return study.run()
+    folder.write_plan(experiment, data, folds, plan)
+    study = _Study(experiment, data, folds, plan, folder, build_model, Progress(folder, on_event))
+    return study.run(baselines)
 
 
-def _check_names(experiment: Experiment, baselines: Mapping[str, BaselineFactory]) -> None:
+def check_names(experiment: Experiment, baselines: Collection[str]) -> None:
+    """Refuse names that nobody has, or that two would have.
+
+    Raises
+    ------
+    RecipeError
+        ``baselines``, ``controls`` or a variant's label is unknown or taken.
+    """
     known = sorted(baselines)
     if unknown := [name for name in experiment.baselines if name not in baselines]:
         raise RecipeError(f"baselines names {unknown}, known are {known}")
-    able = [*known, experiment.model.name]
+    able = [*known, *experiment.labels]
     if unknown := [name for name in experiment.controls if name not in able]:
         raise RecipeError(f"controls names {unknown}, possible are {able}")
     if experiment.model.name in baselines:
         raise RecipeError(f"model.name {experiment.model.name!r} is a baseline: list it under baselines")
-
-
-@dataclass(frozen=True)
-class Task:
-    """One model's predictions of one held-out site, under way."""
-
-    held_out: str
-    model: str
-    control: bool
-    ref: Any
+    if taken := [label for label in experiment.labels if label in (*known, ORACLE, SELECTED)]:
+        raise RecipeError(f"variants: {', '.join(taken)} is the name of something else that is scored; rename it")
 
 
 class _Study:
@@ -149,116 +162,89 @@ class _Study:
         experiment: Experiment,
         data: StudyData,
         folds: Sequence[Fold],
+        plan: Plan,
         folder: StudyFolder,
         build_model: ModelFactory,
-        baselines: Mapping[str, BaselineFactory],
-        on_event: OnEvent,
+        progress: Progress,
     ) -> None:
-        self.experiment, self.data, self.folds, self.folder = experiment, data, folds, folder
-        self.build_model, self.baselines = build_model, baselines
-        self.progress = Progress(folder, on_event)
+        self.experiment, self.data, self.folds, self.plan = experiment, data, folds, plan
+        self.folder, self.build_model, self.progress = folder, build_model, progress
+        self.trainings = Trainings(experiment, data, plan, folder)
+        self.held_out = HeldOut(experiment, data, folds, plan)
 
-    def run(self) -> StudyResult:
+    def run(self, baselines: Mapping[str, BaselineFactory]) -> StudyResult:
         """Everything is queued as soon as it can be; the final model trains while the folds are being scored."""
-        jobs = [self._job(fold, control) for control in self._controls() for fold in self.folds]
-        check_model(jobs[0], self.experiment, self.build_model)
-        self.progress.plan(self.experiment, self.data, self.folds, jobs)
+        jobs = self.trainings.first()
+        for job in {job.model: job for job in jobs}.values():
+            check_model(job, job.experiment, self.build_model)
+        self.progress.plan(self.experiment, self.data, self.folds, self.plan)
         self.progress.stage("baselines and training")
-        measured = [task(measure).remote(self._refs(fold.test), self._spec(fold)) for fold in self.folds]
-        baselines = self._fit_baselines()
-        trained: list[Task] = []
-
-        def after_folds(outcomes: list[FoldOutcome]) -> list[FoldJob]:
-            self.progress.stage("scoring and final model")
-            trained.extend(self._predict_folds(jobs))
-            return [self._final_job(outcomes)]
-
-        storage = self.folder.path / ".ray_train"
+        self.held_out.measure()
+        self.held_out.fit_baselines(baselines)
         outcomes = train_folds(
-            jobs, self.experiment, build_model=self.build_model, storage=storage, on_event=self.progress,
-            then=after_folds,
+            jobs, self.experiment, build_model=self.build_model, storage=self.folder.path / ".ray_train",
+            on_event=self.progress, then=self._next, rounds=self.trainings.rounds,
         )  # fmt: skip
         self.folder.write_histories(outcomes)
-        scores, summary = self._score(gather(measured), [*baselines, *trained])
-        self.progress.summary(summary)
-        final = Path(outcomes[-1].job.folder)
+        scores, summary = self._score(outcomes)
+        self.progress.summary(summary, run_figures(scores, self.plan, self.folds))
+        final = next((Path(outcome.job.folder) for outcome in outcomes if outcome.job.purpose == "final"), None)
         return StudyResult(self.folder.path, summary, scores, outcomes, final, self.data.data_hash)
 
-    def _controls(self) -> list[bool]:
-        return [False, True] if self.experiment.model.name in self.experiment.controls else [False]
+    def _next(self, outcomes: list[FoldOutcome]) -> list[FoldJob]:
+        """Jobs that could not be known before these outcomes."""
+        if self.plan.selection == NESTED and all(outcome.job.purpose == "inner" for outcome in outcomes):
+            self.progress.stage("folds, with the epochs that the inner runs chose")
+            return self.trainings.fold_jobs({outcome.job.label: outcome.history for outcome in outcomes})
+        self.progress.stage("scoring and final model" if self.plan.of("final") else "scoring")
+        self.held_out.predict([o.job for o in outcomes if o.job.purpose in ("fold", "control")], self.build_model)
+        return self.trainings.final_jobs(outcomes)
 
-    def _job(self, fold: Fold, control: bool) -> FoldJob:
-        name = self.experiment.model.name + ("-control" if control else "")
-        return make_job(
-            self.experiment, self.data, fold.train, fold.val, label=f"{fold.held_out}/{name}", held_out=fold.held_out,
-            control=control, folder=self.folder.path / "folds" / fold.held_out / name,
-            selected_on=self.experiment.select_on,
-        )  # fmt: skip
-
-    def _final_job(self, outcomes: Sequence[FoldOutcome]) -> FoldJob:
-        """All sites, for the median of the folds' best epochs: nothing is left to stop it early."""
-        best = [outcome.best_epoch for outcome in outcomes if not outcome.job.control]
-        return make_job(
-            self.experiment, self.data, tuple(self.data.refs), (), label="final", held_out=None,
-            folder=self.folder.path / "final", selected_on="median of the folds' best epochs",
-            n_epochs=max(1, round(statistics.median(best))),
-        )  # fmt: skip
-
-    def _fit_baselines(self) -> list[Task]:
-        data, experiment = self.data, self.experiment
-        if not self._baselines():
-            return []
-        ch_names, channels = data.baseline_channels(experiment)
-        tasks = []
-        for name, control in self._baselines():
-            for fold in self.folds:
-                ref = task(fit_baseline).remote(
-                    self.baselines[name], *(self._refs(side) for side in (fold.train, fold.val, fold.test)),
-                    spec=self._spec(fold), ch_names=ch_names, channels=channels, reference=experiment.data.reference,
-                    control_seed=fold_seed(experiment.seed, fold.held_out) if control else None,
-                )  # fmt: skip
-                tasks.append(Task(fold.held_out, name, control, ref))
-        return tasks
-
-    def _baselines(self) -> list[tuple[str, bool]]:
-        plain = [(name, False) for name in self.experiment.baselines]
-        return plain + [(name, True) for name in self.experiment.controls if name in self.baselines]
-
-    def _predict_folds(self, jobs: Sequence[FoldJob]) -> list[Task]:
-        test = {fold.held_out: self._refs(fold.test) for fold in self.folds}
-        predict = task(predict_checkpoint, num_gpus=min(1.0, self.experiment.scale.gpus_per_worker))
-        return [
-            Task(held_out, job.model, job.control, predict.remote(job.folder, self.build_model, test[held_out]))
-            for job in jobs
-            if (held_out := job.held_out) is not None
-        ]
-
-    def _spec(self, fold: Fold) -> TargetSpec:
-        return self.data.spec(self.experiment, fold.train)
-
-    def _refs(self, keys: Sequence[RecordingKey]) -> list[Any]:
-        return [self.data.refs[key] for key in keys]
-
-    def _score(
-        self, sites: Sequence[Mapping[RecordingKey, Measured]], tasks: Sequence[Task]
-    ) -> tuple[pd.DataFrame, Mapping[str, Any]]:
-        experiment = self.experiment
-        measured = {key: one for site in sites for key, one in site.items()}
-        predictions = oracle_of(measured)
-        for t, predicted in zip(tasks, gather([t.ref for t in tasks]), strict=True):
-            predictions += predictions_of(predicted, measured, t.model, t.control)
-        signals = {key: one.global_V for key, one in measured.items() if np.isfinite(one.global_V).any()}
-        scores = score_predictions(predictions, parcels=self.data.parcels, global_signals=signals)
+    def _score(self, outcomes: Sequence[FoldOutcome]) -> tuple[pd.DataFrame, Mapping[str, Any]]:
+        experiment, parcels = self.experiment, self.data.parcels
+        found, signals = self.held_out.collect()
+        by_fold = fold_scores(found, self.folds, parcels, signals)
+        choices = self._choices(outcomes, by_fold)
+        chosen = {fold: choice.variant for fold, choice in choose(choices).items()}
+        if len(experiment.labels) > 1:
+            found = with_selected(found, chosen)
+        predictions = main_predictions(found, self.folds)
+        scores = score_predictions(predictions, parcels=parcels, global_signals=signals)
+        figures = recording_figures(predictions, parcels, self.data.t_r)
+        others = [label for label in experiment.labels if label != experiment.deployed]
         summary = study_summary(
             scores,
             predictions,
-            model=experiment.model.name,
-            rivals=experiment.baselines,
+            model=experiment.deployed,
+            rivals=(*experiment.baselines, *others),
             surrogates=experiment.surrogates,
             seed=experiment.seed,
             selection=experiment.select_on,
+            figures=figures,
         )
+        record = selection_record(experiment.select_on, choices, experiment.training_seeds)
+        summary = {**summary, "chosen": record["chosen"], "deployable": record["deployable"], "plan": self.plan.hash}
         self.folder.write_table("scores.parquet", scores)
+        self.folder.write_table("figures.parquet", figures)
+        tested = [key for fold in self.folds for key in fold.test]
+        if len(set(tested)) < len(tested):  # the main table cannot say which of several folds tested a recording
+            self.folder.write_table("scores_by_fold.parquet", by_fold)
         save_predictions(self.folder.path / "predictions.npz", predictions)
+        self.folder.write_json("selection.json", record)
         self.folder.write_json("summary.json", summary)
         return scores, summary
+
+    def _choices(self, outcomes: Sequence[FoldOutcome], by_fold: pd.DataFrame) -> list[Choice]:
+        histories = {outcome.job.label: outcome.history for outcome in outcomes}
+        runs = self.plan.of("fold")
+        choices = []
+        for fold in self.folds:
+            for variant in self.experiment.labels:
+                if self.plan.selection == NESTED:
+                    choices.append(self.trainings.choices[fold.held_out, variant])
+                elif self.plan.selection == ORACLE_RULE:
+                    own = by_fold[by_fold["fold"] == fold.held_out]
+                    choices.append(oracle_choice(fold.held_out, variant, own))
+                else:
+                    choices.append(validation_choice(fold.held_out, variant, runs, histories))
+        return choices

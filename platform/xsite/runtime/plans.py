@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from xsite.errors import RecipeError
+from xsite.evaluation.folds import Segments
+from xsite.evaluation.plan import FINAL, RunHasher, Sides
 from xsite.experiment import Experiment
 from xsite.recording import RecordingKey
 from xsite.runtime.inputs import StudyData
@@ -28,18 +28,28 @@ def make_job(
     selected_on: str,
     control: bool = False,
     n_epochs: int | None = None,
+    model: str | None = None,
+    purpose: str = "fold",
+    watch: Sequence[tuple[str, Sequence[RecordingKey]]] = (),
+    segments: Segments | None = None,
 ) -> FoldJob:
     """Describe one training; it knows its own recordings only.
 
     Parameters
     ----------
+    experiment : Experiment
+        Of the run's variant and seed.
     train, val : sequence of RecordingKey
-    label, held_out, folder, control, n_epochs
-        As in :class:`~xsite.runtime.worker.FoldJob`.
+    label, held_out, folder, control, n_epochs, model, purpose
+        As in :class:`~xsite.runtime.worker.FoldJob`; ``model`` is the variant's label.
+    watch : sequence of label and keys
+        Groups whose error is noted after each epoch.
+    segments : mapping, optional
+        Volumes of each side, where recordings have parts.
     selected_on : str
         How the kept epoch was chosen, in words.
     """
-    spec = data.spec(experiment, train)
+    spec = data.spec(experiment, train, segments)
     parcellation = data.facts[train[0]].parcellation
     config = {
         "model": experiment.model.model_dump(mode="json"),
@@ -55,19 +65,23 @@ def make_job(
         "selected_on": selected_on,
         "data_hash": data.hash_of([*train, *val]),
     }
+    sides = Sides(tuple(train), tuple(val), tuple((name, tuple(keys)) for name, keys in watch), segments)
+    digest = RunHasher(data.manifest).run(experiment, held_out or FINAL, sides, control=control)
     return FoldJob(
         label=label,
         held_out=held_out,
-        model=experiment.model.name,
+        model=model or experiment.model.name,
         control=control,
         seed=(experiment.seed, zlib.crc32((held_out or "final").encode())),
-        fingerprint=_fingerprint(experiment, config, [train, val], n_epochs),
+        fingerprint=digest if n_epochs is None else _with_epochs(digest, n_epochs),
         folder=str(folder),
         config=config,
         spec=spec,
-        train=tuple(data.refs[key] for key in train),
-        val=tuple(data.refs[key] for key in val),
+        train=data.training_refs(train, spec),
+        val=data.training_refs(val, spec),
         n_epochs=n_epochs,
+        watch={name: tuple(data.refs_of(keys)) for name, keys in watch},
+        purpose=purpose,
     )
 
 
@@ -82,15 +96,6 @@ def check_model(job: FoldJob, experiment: Experiment, build_model: ModelFactory)
         raise RecipeError(f"{error}; or set data.channels: spline, which brings all caps to one montage") from error
 
 
-def _fingerprint(
-    experiment: Experiment,
-    config: Mapping[str, Any],
-    sides: Sequence[Sequence[RecordingKey]],
-    n_epochs: int | None,
-) -> str:
-    """Of everything that decides the weights, and of nothing else: more surrogates need no new training."""
-    parts = experiment.model_dump(mode="json", include={"data", "model", "algorithm", "optim", "seed", "select_on"})
-    parts["workers"] = experiment.scale.workers
-    own = {name: config[name] for name in ("ch_names", "parcels", "target", "control", "data_hash", "held_out")}
-    who = [sorted(map(str, side)) for side in sides]
-    return hashlib.sha256(json.dumps([parts, own, who, n_epochs], sort_keys=True).encode()).hexdigest()[:16]
+def _with_epochs(digest: str, n_epochs: int) -> str:
+    """Fingerprint of a run whose number of epochs a rule has found: the plan could not know it yet."""
+    return hashlib.sha256(f"{digest}/{n_epochs}".encode()).hexdigest()[:16]

@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from xsite.evaluation.folds import Fold
+from xsite.evaluation.plan import Plan
 from xsite.experiment import Experiment
 from xsite.runtime.board import Event
 from xsite.runtime.inputs import StudyData
 from xsite.runtime.study import StudyFolder
 from xsite.runtime.training import OnEvent
-from xsite.runtime.worker import FoldJob
 
 
 class Progress:
@@ -29,28 +29,30 @@ class Progress:
         self.folder, self.on_event = folder, on_event
         self.began: float | None = None
 
-    def plan(self, experiment: Experiment, data: StudyData, folds: Sequence[Fold], jobs: Sequence[FoldJob]) -> None:
+    def plan(self, experiment: Experiment, data: StudyData, folds: Sequence[Fold], plan: Plan) -> None:
         """Tell what the study will do."""
-        for job in jobs:
-            self.folder.trainings[job.label] = {"state": "waiting", "epoch": 0, "n_epochs": job.describe()["n_epochs"]}
+        epochs = {label: experiment.variant(label).optim.epochs for label in experiment.labels}
+        for run in plan.runs:
+            self.folder.trainings[run.label] = {"state": "waiting", "epoch": 0, "n_epochs": epochs[run.variant]}
         facts = {"data_hash": data.data_hash, "n_recordings": len(data.refs), "parcels": data.parcels}
-        sites = [fold.held_out for fold in folds]
-        self.on_event({"kind": "plan", "experiment": experiment, "folds": sites, "n_trainings": len(jobs), **facts})
+        facts |= {"plan": plan, "n_trainings": len(plan.runs), "folds": [fold.held_out for fold in folds]}
+        self.on_event({"kind": "plan", "experiment": experiment, **facts})
 
     def stage(self, name: str) -> None:
         """Tell which part of the study begins."""
         self.folder.status(name)
         self.on_event({"kind": "stage", "stage": name})
 
-    def summary(self, summary: Mapping[str, Any]) -> None:
-        """Tell the result."""
+    def summary(self, summary: Mapping[str, Any], runs: Mapping[str, Mapping[str, float]]) -> None:
+        """Tell the result, and the figures of each run by its label."""
         self.folder.status("done")
-        self.on_event({"kind": "summary", "summary": summary})
+        self.on_event({"kind": "summary", "summary": summary, "runs": runs})
 
     def __call__(self, event: Event) -> None:
         """Take one event of a training."""
         label = event["label"]
-        row = self.folder.trainings.setdefault(label, {"epoch": 0, "n_epochs": event["n_epochs"]})
+        row = self.folder.trainings.setdefault(label, {"state": "waiting", "epoch": 0})
+        row["n_epochs"] = event["n_epochs"]  # a rule may have found a smaller one since
         if event["kind"] == "fold_started":
             self.began = self.began or time.monotonic()
             row["state"] = "running"
@@ -62,11 +64,17 @@ class Progress:
             row["skipped"] = bool(event.get("skipped"))
         elif event["kind"] == "fold_failed":
             row |= {"state": "failed", "error": str(event["error"])}
+        event = {**event, "n_done": self.n_done, "n_trainings": len(self.folder.trainings)}
         self.folder.status("training", eta_s=event.get("eta_s"))
         self.on_event(event)
 
+    @property
+    def n_done(self) -> int:
+        """Trainings that are finished, by this run of the study or an earlier one."""
+        return sum(row["state"] == "done" for row in self.folder.trainings.values())
+
     def _eta(self) -> float:
-        """Seconds until every training known so far has used all its epochs; early stopping makes it shorter."""
+        """Seconds until every training has used all its epochs; early stopping makes it shorter."""
         rows = [row for row in self.folder.trainings.values() if not row.get("skipped")]
         done = sum(int(row["epoch"]) for row in rows)
         left = sum(int(row["n_epochs"] - row["epoch"]) for row in rows if row.get("state") != "done")

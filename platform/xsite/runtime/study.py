@@ -19,12 +19,13 @@ from xsite.data import storage
 from xsite.data.versions import software_versions
 from xsite.errors import StoreError
 from xsite.evaluation.folds import Fold
+from xsite.evaluation.plan import Plan, Run
 from xsite.evaluation.tables import json_safe
 from xsite.experiment import Experiment
 from xsite.runtime.inputs import StudyData
 from xsite.runtime.training import FoldOutcome
 
-HISTORY = ("held_out", "model", "control", "epoch", "train_loss", "val_loss", "lr", "seconds")
+HISTORY = ("held_out", "model", "control", "seed", "purpose", "epoch", "train_loss", "val_loss", "lr", "seconds")
 
 
 class StudyFolder:
@@ -73,9 +74,16 @@ class StudyFolder:
         table.to_parquet(buffer, index=False)
         return self.write(name, buffer.getvalue())
 
-    def write_plan(self, experiment: Experiment, data: StudyData, folds: Sequence[Fold]) -> None:
+    def run(self, run: Run) -> Path:
+        """Folder of a run's checkpoint."""
+        if run.purpose == "final":
+            return self.path / run.label
+        return self.path / ("inner" if run.purpose == "inner" else "folds") / run.label
+
+    def write_plan(self, experiment: Experiment, data: StudyData, folds: Sequence[Fold], plan: Plan) -> None:
         """Everything that is known before anything is trained."""
         self._write_recipe(experiment)
+        self.write_json("plan.json", plan.to_dict())
         self.write_table("manifest.parquet", data.manifest)
         self.write_json("folds.json", [fold.to_dict() for fold in folds])
         self.write_json("versions.json", versions())
@@ -96,7 +104,14 @@ class StudyFolder:
     def write_histories(self, outcomes: Sequence[FoldOutcome]) -> pd.DataFrame:
         """One row per training and epoch."""
         rows = [
-            {"held_out": o.job.held_out or "final", "model": o.job.model, "control": o.job.control, **row}
+            {
+                "held_out": o.job.held_out or "final",
+                "model": o.job.model,
+                "control": o.job.control,
+                "seed": o.job.seed[0],
+                "purpose": o.job.purpose,
+                **row,
+            }
             for o in outcomes
             for row in o.history
         ]

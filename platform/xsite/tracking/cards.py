@@ -44,10 +44,11 @@ def model_card(
     licence, gate : str
         Licence line; the gate's verdict in words.
     """
+    spec = experiment.variant(experiment.deployed).model
     sections = [
-        f"# {experiment.model.name} ({experiment.model.preset}): EEG to fMRI parcel series",
+        f"# {spec.name} ({spec.preset}): EEG to fMRI parcel series",
         _what(experiment, config),
-        f"## Leave-one-site-out scores\n{PROCEDURE}\n\n" + score_table(summary, experiment.model.name),
+        f"## Leave-one-site-out scores\n{PROCEDURE}\n\n" + score_table(summary, experiment.deployed),
         f"Gate: {gate}" if gate else "",
         "## Trained on\n" + _sites(manifest),
         "## Input\n" + _input(config),

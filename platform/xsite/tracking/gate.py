@@ -8,7 +8,12 @@ from typing import Any
 
 from scipy.stats import ttest_1samp
 
+from xsite.evaluation.collapse import GLOBAL_SIGNAL
+from xsite.evaluation.scoring import ORACLE
+
 ALPHA = 0.05
+NOT_DEPLOYABLE = (ORACLE, GLOBAL_SIGNAL)
+"""Their predictions need the measured BOLD of the recording that they predict."""
 
 
 @dataclass(frozen=True)
@@ -19,11 +24,14 @@ class GateReport:
     ----------
     passed : bool
     lines : tuple of str
-        ``ok`` or ``FAIL``, and the figures, check by check.
+        ``ok``, ``FAIL`` or ``warn``, and the figures, check by check.
+    collapsed : tuple of str
+        Sites where the model is collapsed (:mod:`xsite.evaluation.collapse`): a warning and a tag, no verdict.
     """
 
     passed: bool
     lines: tuple[str, ...]
+    collapsed: tuple[str, ...] = ()
 
     @property
     def status(self) -> str:
@@ -31,7 +39,9 @@ class GateReport:
         return "pass" if self.passed else "fail"
 
 
-def check_study(rows: Sequence[Mapping[str, Any]], model: str) -> GateReport:
+def check_study(
+    rows: Sequence[Mapping[str, Any]], model: str, collapsed: Sequence[Mapping[str, Any]] = ()
+) -> GateReport:
     """Judge the rows of a study's ``summary.json``.
 
     Four checks: held out at two sites or more; above its surrogates (p < 0.05, R > 0) at **every** site; mean MSE over
@@ -41,8 +51,13 @@ def check_study(rows: Sequence[Mapping[str, Any]], model: str) -> GateReport:
     ----------
     rows : sequence of mapping
     model : str
-        Name of the model that asks to be registered.
+        Name of the model that asks to be registered; an oracle is refused whatever it scores.
+    collapsed : sequence of mapping
+        ``collapsed`` of ``summary.json``.
     """
+    if model in NOT_DEPLOYABLE:
+        line = f"FAIL  {model} reads the measured BOLD of the held-out recording: never deployable"
+        return GateReport(False, (line,))
     own = [r for r in rows if r["model"] == model and not r["control"]]
     checks = [(len(own) >= 2, f"{model} is scored at {len(own)} held-out sites (two needed)")]
     weak = [r["site"] for r in own if r["r_mean"] is None or r["r_mean"] <= 0 or not _below(r["p_null"], ALPHA)]
@@ -53,7 +68,9 @@ def check_study(rows: Sequence[Mapping[str, Any]], model: str) -> GateReport:
     loud = [name for name, group in controls.items() if _knows(group)]
     checks.append((not loud, f"{len(names)} models trained on other subjects' BOLD stay at chance" + _but(loud)))
     lines = tuple(("ok    " if good else "FAIL  ") + text for good, text in checks)
-    return GateReport(all(good for good, _ in checks), lines)
+    flat = [row for row in collapsed if row["model"] == model]
+    lines += tuple(f"warn  collapsed: {row['line']}" for row in flat)
+    return GateReport(all(good for good, _ in checks), lines, tuple(dict.fromkeys(str(row["site"]) for row in flat)))
 
 
 def _knows(control: Sequence[Mapping[str, Any]]) -> bool:

@@ -1,0 +1,116 @@
+"""What a study would do and cost, before it does anything: ``neurobolt loso RECIPE --store URL --dry-run``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from jobs.models import build_model
+from jobs.study_log import plan_counts
+from xsite.data.montages import canonical_montage, common_channels
+from xsite.errors import RecipeError
+from xsite.evaluation.folds import Fold
+from xsite.evaluation.plan import NESTED, Plan, Run, nested_runs
+from xsite.evaluation.selection import RULES
+from xsite.experiment import Experiment
+from xsite.learning.probe import training_rate
+from xsite.recording import RecordingKey
+from xsite.runtime.inputs import row_keys
+
+WINDOW_S = 16.0
+
+
+def print_plan(experiment: Experiment, manifest: pd.DataFrame, folds: Sequence[Fold], plan: Plan, study: Path) -> None:
+    """Folds, runs, recordings and subjects per side, windows, device-hours and the plan's hash."""
+    windows = windows_of(manifest)
+    for fold in folds:
+        sides = plan.sides[fold.held_out]
+        named = {"train": sides.train, "val": sides.val, "test": fold.test}
+        counts = ", ".join(f"{len(keys)} {name}" for name, keys in named.items() if keys)
+        people = ", ".join(f"{len({key.subject_id for key in keys})} {name}" for name, keys in named.items() if keys)
+        n = sum(windows[key] for key in sides.train)
+        print(f"held out {fold.held_out}: {counts} recordings ({people} subjects; {n} training windows)")
+    n_seeds, n_variants = len(experiment.training_seeds), len(experiment.labels)
+    crossed = f"{len(folds)} folds x {n_seeds} seeds x {n_variants} variants"
+    print(f"{crossed}; {len(plan.runs)} trainings: {plan_counts(plan)}")
+    if plan.selection == NESTED:
+        n, n_sites = nested_runs(len(folds)), len(folds)
+        print(f"nested: S + S (S - 1) / 2 = {n} trainings per variant and seed, S = {n_sites} held out one by one")
+    print(f"selection {plan.selection}: {RULES[plan.selection]}")
+    print(f"at most {max_epochs(experiment, plan)} epochs each, on {experiment.scale.workers} workers per training")
+    print_hours(experiment, manifest, plan, windows, study)
+    print(f"plan {plan.hash}")
+
+
+def print_hours(
+    experiment: Experiment, manifest: pd.DataFrame, plan: Plan, windows: Mapping[RecordingKey, int], study: Path
+) -> None:
+    """Upper bound: every epoch of every run, at the speed of this study's last run or of a one-second probe."""
+    total = 0.0
+    for label in experiment.labels:
+        own = [run for run in plan.runs if run.variant == label]
+        n_windows = sum(run_windows(experiment, run, plan, windows) for run in own)
+        known = recorded_rate(study, label)
+        rate, source = (known, f"measured in {study}") if known else (probed_rate(experiment, label, manifest), "")
+        hours = n_windows / rate / 3600
+        total += hours
+        how = source or "a one-second probe of the built model on this machine"
+        print(f"{label}: {len(own)} trainings, {n_windows:,} windows, {rate:.0f} windows/s ({how}): {hours:.2f} hours")
+    print(f"about {total:.2f} device-hours of training, if none stops early")
+
+
+def run_windows(experiment: Experiment, run: Run, plan: Plan, windows: Mapping[RecordingKey, int]) -> int:
+    """Windows that a run trains on, all epochs together."""
+    optim = experiment.variant(run.variant, run.seed).optim
+    sides = plan.sides[run.fold]
+    if sides.segments is not None:
+        start, stop = zip(*sides.segments["train"].values(), strict=True)
+        per_epoch = sum(stop) - sum(start)
+    else:
+        per_epoch = sum(windows[key] for key in sides.train)
+    return int(min(per_epoch, optim.windows_per_epoch or per_epoch) * optim.epochs)
+
+
+def max_epochs(experiment: Experiment, plan: Plan) -> int:
+    """Longest training."""
+    return max(experiment.variant(run.variant).optim.epochs for run in plan.runs)
+
+
+def windows_of(manifest: pd.DataFrame) -> dict[RecordingKey, int]:
+    """Windows per recording, estimated: valid volumes but those of the first 16 s, which may have no whole window."""
+    lost = np.ceil(WINDOW_S / manifest["t_r"].astype(float))
+    n = (manifest["n_valid"].astype(int) - lost).clip(lower=0).astype(int).tolist()
+    return dict(zip(row_keys(manifest), n, strict=True))
+
+
+def recorded_rate(study: Path, label: str) -> float | None:
+    """Windows per second that this study's trainings of a variant had (median over epochs), where there are any."""
+    path = study / "histories.parquet"
+    if not path.is_file():
+        return None
+    table = pd.read_parquet(path)
+    own = table[table["model"] == label]
+    return float(own["windows_per_s"].median()) if "windows_per_s" in own and len(own) else None
+
+
+def probed_rate(experiment: Experiment, label: str, manifest: pd.DataFrame) -> float:
+    """Windows per second of a variant, built for this store's channels and parcels."""
+    own = experiment.variant(label)
+    listed = [json.loads(names) for names in manifest["ch_names"]]
+    if own.data.channels == "spline":
+        ch_names = canonical_montage(own.data.montage).ch_names
+    elif own.data.channels == "common":
+        ch_names = common_channels(listed)
+    else:
+        ch_names = common_channels([sorted({name for names in listed for name in names})])
+    n_outputs = len(own.data.parcels or json.loads(manifest["parcels"].iloc[0]))
+    spec = own.model
+    try:
+        model = build_model(spec.name, spec.preset, spec.options, ch_names=ch_names, n_outputs=n_outputs)
+    except RecipeError as error:
+        raise RecipeError(f"variant {label!r}: {error}") from error
+    return training_rate(model, own, ch_names, n_outputs)

@@ -1,0 +1,48 @@
+"""Each model's own tuned optimiser settings, where neither the recipe nor the variant says anything.
+
+They are written into the experiment before it is used, so a recipe read back from a study is complete and repeats it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from xsite.experiment import Experiment, Optim
+
+Defaults = Mapping[str, Mapping[str, Any]]
+
+
+def with_model_defaults(experiment: Experiment, defaults: Defaults) -> Experiment:
+    """Fill in what nobody has set.
+
+    Parameters
+    ----------
+    experiment : Experiment
+        As read: it knows which fields of ``optim`` stood in the recipe.
+    defaults : mapping of model name to fields of ``optim``
+        Such as :data:`jobs.models.DEFAULT_OPTIM`.
+
+    Returns
+    -------
+    Experiment
+        ``optim`` has the defaults of ``model.name``; a variant of another model has that model's own as overrides. What
+        the recipe sets holds for all variants, what a variant sets for it alone.
+    """
+    said = experiment.optim.model_fields_set if "optim" in experiment.model_fields_set else set()
+    own = {field: value for field, value in defaults.get(experiment.model.name, {}).items() if field not in said}
+    base = Optim.model_validate({**experiment.optim.model_dump(exclude_unset=True), **own})
+    variants = {label: _filled(one, experiment, defaults, said, own) for label, one in experiment.variants.items()}
+    return experiment.model_copy(update={"optim": base, "variants": variants})
+
+
+def _filled(
+    overrides: Mapping[str, Any], experiment: Experiment, defaults: Defaults, said: set[str], base: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Overrides of a variant with its model's defaults; what the base took from its own model is undone."""
+    name = str(overrides.get("model.name", experiment.model.name))
+    if name == experiment.model.name:
+        return dict(overrides)
+    general = {field: getattr(Optim(), field) for field in base}
+    wanted = {**general, **defaults.get(name, {})}
+    return {**{f"optim.{field}": value for field, value in wanted.items() if field not in said}, **overrides}

@@ -1,0 +1,170 @@
+"""Held-out recordings: measured once per fold, predicted by every model, brought to tables.
+
+Runs beside the trainings and gives nothing back to them. A recording that several folds test (growing numbers of
+training sites, train-on-i test-on-j) is scored in each; the main table keeps the folds with the most training sites.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from xsite.evaluation.controls import fold_seed
+from xsite.evaluation.folds import ENTITIES, Fold
+from xsite.evaluation.plan import Plan
+from xsite.evaluation.scoring import Prediction, score_predictions
+from xsite.evaluation.selection import SELECTED
+from xsite.evaluation.tables import subject_scores
+from xsite.experiment import Experiment
+from xsite.learning.targets import TargetSpec
+from xsite.recording import RecordingKey
+from xsite.runtime.cluster import gather, task
+from xsite.runtime.inputs import StudyData
+from xsite.runtime.scoring import (
+    BaselineFactory,
+    Measured,
+    fit_baseline,
+    measure,
+    oracle_of,
+    predict_checkpoint,
+    predictions_of,
+)
+from xsite.runtime.worker import FoldJob, ModelFactory
+
+
+@dataclass(frozen=True)
+class Task:
+    """One model's predictions of one fold's test side, under way."""
+
+    fold: str
+    model: str
+    control: bool
+    seed: int
+    ref: Any
+
+
+Predicted = Mapping[str, Sequence[Prediction]]
+"""Fold label to the predictions of its test side, by all models and seeds."""
+
+
+class HeldOut:
+    """Everything that sees the test sides of a study.
+
+    Parameters
+    ----------
+    experiment : Experiment
+    data : StudyData
+    folds : sequence of Fold
+    plan : Plan
+    """
+
+    def __init__(self, experiment: Experiment, data: StudyData, folds: Sequence[Fold], plan: Plan) -> None:
+        self.experiment, self.data, self.plan = experiment, data, plan
+        self.folds = {fold.held_out: fold for fold in folds}
+        self.measured: dict[str, Any] = {}
+        self.tasks: list[Task] = []
+
+    def measure(self) -> None:
+        """Start measuring targets, global signals and, on phantoms, the truth."""
+        for label, fold in self.folds.items():
+            self.measured[label] = task(measure).remote(self.data.refs_of(fold.test), self._spec(label))
+
+    def fit_baselines(self, baselines: Mapping[str, BaselineFactory]) -> None:
+        """Start the closed-form models, once per fold: they have no seed."""
+        asked = [(name, False) for name in self.experiment.baselines]
+        asked += [(name, True) for name in self.experiment.controls if name in baselines]
+        if not asked:
+            return
+        ch_names, channels = self.data.baseline_channels(self.experiment)
+        for name, control in asked:
+            for label, fold in self.folds.items():
+                spec = self._spec(label)
+                ref = task(fit_baseline).remote(
+                    baselines[name], self.data.training_refs(fold.train, spec),
+                    self.data.training_refs(fold.val, spec), self.data.refs_of(fold.test), spec=spec,
+                    ch_names=ch_names, channels=channels, reference=self.experiment.data.reference,
+                    high_pass=self.experiment.data.high_pass,
+                    control_seed=fold_seed(self.experiment.seed, label) if control else None,
+                )  # fmt: skip
+                self.tasks.append(Task(label, name, control, 0, ref))
+
+    def predict(self, jobs: Sequence[FoldJob], build_model: ModelFactory) -> None:
+        """Start predicting with finished checkpoints."""
+        start = task(predict_checkpoint, num_gpus=min(1.0, self.experiment.scale.gpus_per_worker))
+        for job in jobs:
+            label = str(job.held_out)
+            ref = start.remote(job.folder, build_model, self.data.refs_of(self.folds[label].test))
+            self.tasks.append(Task(label, job.model, job.control, job.seed[0], ref))
+
+    def collect(self) -> tuple[Predicted, Mapping[RecordingKey, Any]]:
+        """Wait for everything; predictions by fold, and the global signal of each recording that has one."""
+        sides: list[Mapping[RecordingKey, Measured]] = gather(list(self.measured.values()))
+        measured = dict(zip(self.measured, sides, strict=True))
+        found = {label: list(oracle_of(measured[label])) for label in measured}
+        for t, predicted in zip(self.tasks, gather([t.ref for t in self.tasks]), strict=True):
+            own = predictions_of(predicted, measured[t.fold], t.model, t.control)
+            found[t.fold] += [replace(prediction, seed=t.seed) for prediction in own]
+        signals = {key: one.global_V for side in sides for key, one in side.items()}
+        return found, {key: global_V for key, global_V in signals.items() if np.isfinite(global_V).any()}
+
+    def _spec(self, label: str) -> TargetSpec:
+        sides = self.plan.sides[label]
+        return self.data.spec(self.experiment, sides.train, sides.segments)
+
+
+def main_predictions(found: Predicted, folds: Sequence[Fold]) -> list[Prediction]:
+    """Each recording from the fold that trained on most sites; equals count like seeds: scored alone, then averaged."""
+    n_sites = {fold.held_out: len(fold.train_sites) for fold in folds}
+    testers: dict[RecordingKey, list[str]] = {}
+    for fold in folds:
+        for key in fold.test:
+            testers.setdefault(key, []).append(fold.held_out)
+    most = {key: max(n_sites[label] for label in labels) for key, labels in testers.items()}
+    kept = {key: [label for label in labels if n_sites[label] == most[key]] for key, labels in testers.items()}
+    result = []
+    for label, predictions in found.items():
+        for p in predictions:
+            if label in (equals := kept[p.key]):
+                result.append(replace(p, seed=p.seed * len(equals) + equals.index(label)))
+    return result
+
+
+def fold_scores(
+    found: Predicted, folds: Sequence[Fold], parcels: Sequence[str], signals: Mapping[RecordingKey, Any]
+) -> pd.DataFrame:
+    """Scores of every fold on its own, with the columns ``fold`` and ``n_train_sites``."""
+    tables = []
+    for fold in folds:
+        table = score_predictions(found[fold.held_out], parcels=parcels, global_signals=signals)
+        tables.append(table.assign(fold=fold.held_out, n_train_sites=len(fold.train_sites)))
+    return pd.concat(tables, ignore_index=True)
+
+
+def with_selected(found: Predicted, chosen: Mapping[str, str]) -> Predicted:
+    """Add the chosen variant's predictions of each fold once more, as the model ``selected``."""
+    return {
+        label: [
+            *predictions,
+            *(replace(p, model=SELECTED) for p in predictions if p.model == chosen[label] and not p.control),
+        ]
+        for label, predictions in found.items()
+    }
+
+
+def run_figures(scores: pd.DataFrame, plan: Plan, folds: Sequence[Fold]) -> dict[str, dict[str, float]]:
+    """Mean R and MSE of every scored run on its own test side, by run label; runs of a side table have none."""
+    sites = {fold.held_out: set(fold.test) for fold in folds}
+    keys = [RecordingKey(*row) for row in scores[list(ENTITIES)].fillna("").astype(str).itertuples(index=False)]
+    figures = {}
+    for run in plan.of("fold", "control"):
+        mine = scores["model"].eq(run.variant) & scores["control"].astype(bool).eq(run.purpose == "control")
+        here = np.array([key in sites[run.fold] for key in keys])
+        own = scores[mine & scores["seed"].eq(run.seed) & here]
+        if len(own):
+            subjects = subject_scores(own)
+            figures[run.label] = {f"ood/{name}_mean": float(subjects[name].mean()) for name in ("r", "mse")}
+    return figures
