@@ -45,7 +45,7 @@ def predict_windows(model: nn.Module, eeg_BCT: ArrayOrTensor, index_C: Tensor) -
     model.eval()
     try:
         batch = EegBatch(eeg.to(device, torch.float32), index_C.to(device).expand(len(eeg), -1))
-        bold_BR = model(batch).float()
+        bold_BR: Tensor = model(batch).float()
     finally:
         model.train(was_training)
     return bold_BR.cpu().numpy() if isinstance(eeg_BCT, np.ndarray) else bold_BR.to(eeg.device)

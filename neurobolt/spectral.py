@@ -55,7 +55,8 @@ class EfficientAttention(nn.Module):
 
     def heads(self, qkv_BNX: Tensor) -> Tensor:
         """(B, N, 3 D) to (3, B, H, N, E)."""
-        return qkv_BNX.unflatten(2, (3, self.n_heads, -1)).permute(2, 0, 3, 1, 4)
+        b, n, _ = qkv_BNX.shape
+        return qkv_BNX.reshape(b, n, 3, self.n_heads, -1).permute(2, 0, 3, 1, 4)
 
     def forward(self, x_BND: Tensor, ch_index_BC: Tensor, valid_BN: Tensor | None) -> Tensor:
         """Cost grows with the number of tokens, not with its square."""
