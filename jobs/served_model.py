@@ -62,7 +62,8 @@ class ServedModel(PythonModel):  # type: ignore[misc]  # mlflow ships no types
         ----------
         context : mlflow PythonModelContext
         model_input : float32 array, shape (B, C, T)
-            Microvolt at the model's sampling frequency, as long as its window; referenced as the model card says.
+            Microvolt at the model's sampling frequency, as long as its window; referenced as the model card says. All
+            of one recording: neurobolt-x compares each window with the others of the call.
         params : mapping, optional
             ``ch_names``: the C channel names; default the model's own.
 
@@ -76,7 +77,9 @@ class ServedModel(PythonModel):  # type: ignore[misc]  # mlflow ships no types
             raise ValueError(
                 f"EEG has shape {eeg_BCT.shape}; expected (windows, {len(ch_names)}, times) for {ch_names}"
             )
-        parts = [self.model.predict(eeg_BCT[i : i + CHUNK], ch_names) for i in range(0, len(eeg_BCT), CHUNK)]
+        # a model that compares each window with the recording must see the recording at once
+        size = max(1, len(eeg_BCT)) if hasattr(self.model, "statistics_of_windows") else CHUNK
+        parts = [self.model.predict(eeg_BCT[i : i + size], ch_names) for i in range(0, len(eeg_BCT), size)]
         return np.concatenate(parts) if parts else np.empty((0, self.model.config.n_outputs), np.float32)
 
 

@@ -127,3 +127,15 @@ def test_unknown_names_and_foreign_models_are_refused(tmp_path: Path) -> None:
     (folder / "config.json").write_text(json.dumps(content | {"model": "beira"}))
     with pytest.raises(ValueError, match="not of 'beira'"):
         neurobolt.load(folder)
+
+
+def test_a_model_that_compares_windows_is_served_the_whole_recording() -> None:
+    model = built("neurobolt-x")
+    eeg_BCT = eeg_of(model, 40)  # more than one chunk of the others
+    eeg_BCT[20:] *= 3
+    served = ServedModel()
+    served.model = model
+    np.testing.assert_array_equal(
+        served.predict(None, eeg_BCT, {"ch_names": list(CHANNELS)}), model.predict(eeg_BCT, list(CHANNELS))
+    )
+    assert not np.allclose(model.predict(eeg_BCT[:20], list(CHANNELS)), model.predict(eeg_BCT, list(CHANNELS))[:20])
