@@ -151,8 +151,8 @@ def test_schedule_warms_up_and_ends_at_the_minimum() -> None:
 
 
 def test_unknown_algorithm_or_option_is_a_recipe_error() -> None:
-    with pytest.raises(RecipeError, match="'irm', expected one of"):
-        build_algorithm("irm", {}, nn.Identity())
+    with pytest.raises(RecipeError, match=r"'cral' \(did you mean 'coral'\?\), expected one of"):
+        build_algorithm("cral", {}, nn.Identity())
     with pytest.raises(RecipeError, match="'penalty'"):
         build_algorithm("erm", {"penalty": 1}, nn.Identity())
 

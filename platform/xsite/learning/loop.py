@@ -14,6 +14,7 @@ import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol, cast
 
 import numpy as np
@@ -26,6 +27,7 @@ from xsite.data.windows import moved
 from xsite.errors import RecipeError
 from xsite.experiment import Optim
 from xsite.learning.algorithms.erm import squared_error
+from xsite.learning.hooks import Averaging, KnowsSites, Stepping, Timed, own_parameters
 from xsite.learning.schedule import build_optimizer, learning_rate, set_learning_rate
 from xsite.learning.state import TrainingState, cpu_state, optimizer_tensors, restore_optimizer
 from xsite.learning.throughput import COUNTED_WINDOWS, Arithmetic, Clock, peak_memory
@@ -56,9 +58,9 @@ class FitResult:
     best_epoch : int
         Epochs completed when ``best_state`` was kept, from 1.
     history : list of dict
-        One row per epoch: ``epoch, train_loss, val_loss, lr, seconds, windows_per_s, step_s_p50, step_s_p95,
-        data_wait_fraction, gflop_per_s, peak_fraction, peak_rss_mb``, on a GPU also ``peak_cuda_mb``
-        (:mod:`xsite.learning.throughput`).
+        One row per epoch: ``epoch, train_loss``, ``train_<name>`` of every further scalar of the algorithm,
+        ``val_loss, lr, seconds, windows_per_s, step_s_p50, step_s_p95, data_wait_fraction, gflop_per_s, peak_fraction,
+        peak_rss_mb``, on a GPU also ``peak_cuda_mb`` (:mod:`xsite.learning.throughput`).
     best_state : mapping of name to tensor
         Weights of the model (not of the algorithm around it), on the CPU.
     """
@@ -139,15 +141,20 @@ class _Run:
         wrap: Callable[[nn.Module], nn.Module] | None,
         resume: TrainingState | None,
     ) -> None:
+        few = _on_device(train.gather(np.arange(min(len(train), COUNTED_WINDOWS))), device)
         self.algorithm, self.train, self.val, self.optim = algorithm.to(device), train, val, optim
+        if isinstance(algorithm, KnowsSites):
+            seed_everything(seed)  # its own parameters are the same on every rank and after every restart
+            algorithm.prepare(len(getattr(train, "sites", ("",))), few[0])
         self.model = cast("nn.Module", algorithm.model)
         self.seed, self.rank, self.world_size, self.device = seed, rank, world_size, device
         self.optimizer = build_optimizer(self.model, optim)
+        if own := list(own_parameters(algorithm)):
+            self.optimizer.add_param_group({"params": own, "weight_decay": 0.0, "lr_scale": 1.0})
         self.state = resume or TrainingState(0, {}, {}, cpu_state(self.model), 0, math.inf, [])
         if resume is not None:
             algorithm.load_state_dict(resume.algorithm)
             restore_optimizer(self.optimizer, resume.optimizer)
-        few = _on_device(train.gather(np.arange(min(len(train), COUNTED_WINDOWS))), self.device)
         self.arithmetic = Arithmetic(algorithm, few, self.device, optim.precision)
         self.wrapped = wrap(algorithm) if wrap else algorithm
         if optim.compile:
@@ -170,7 +177,11 @@ class _Run:
         """Train one epoch, validate, and keep the weights if they are the best."""
         started = time.perf_counter()
         seed_everything(self.seed, epoch, self.rank)
+        if isinstance(self.algorithm, Timed):
+            self.algorithm.start_epoch(epoch, self.optim.epochs)
         metrics = self._train(epoch)
+        if isinstance(self.algorithm, Averaging):
+            self.algorithm.end_epoch(None if self.val is None else partial(self._validate, self.val))
         if not math.isfinite(metrics["train_loss"]):
             raise RecipeError(
                 f"the training loss is {metrics['train_loss']} in epoch {epoch + 1}: lower optim.lr (now "
@@ -198,7 +209,7 @@ class _Run:
             len(self.train), seed=self.seed, epoch=epoch, windows_per_epoch=self.optim.windows_per_epoch
         )
         clock = Clock(self.device)
-        losses: list[Tensor] = []  # on the device until the epoch is over: reading one would wait for its step
+        scalars: list[dict[str, Tensor]] = []  # on the device until the epoch is over: reading waits for the step
         n_windows, step = 0, epoch * self.steps_per_epoch
         for index_B in batches(indices, self.optim.batch_size, self.rank, self.world_size):
             arrays = _on_device(self.train.gather(index_B), self.device)
@@ -206,28 +217,33 @@ class _Run:
             set_learning_rate(
                 self.optimizer, learning_rate(step, optim=self.optim, steps_per_epoch=self.steps_per_epoch)
             )
-            losses.append(self._step(*arrays))
+            scalars.append(self._step(*arrays))
             clock.step_done()
             n_windows, step = n_windows + len(index_B), step + 1
-        total = _sum_over_ranks(torch.stack(losses).double().sum(), self.world_size) / (self.world_size * len(losses))
+        sums = torch.stack([torch.stack([row[name] for row in scalars]).double().sum() for name in scalars[0]])
+        means = (_sum_over_ranks(sums, self.world_size) / (self.world_size * len(scalars))).tolist()
+        logged = dict(zip(scalars[0], means, strict=True))
         seen = _sum_over_ranks(torch.tensor(float(n_windows), dtype=torch.float64), self.world_size)
         speed = clock.metrics(float(seen))
         return {
-            "train_loss": float(total),
+            "train_loss": logged.pop("loss"),
+            **{f"train_{name}": value for name, value in logged.items()},
             "lr": self.optimizer.param_groups[-1]["lr"] / self.optimizer.param_groups[-1]["lr_scale"],
             **speed,
             **self.arithmetic.metrics(speed["windows_per_s"], self.world_size),
         }
 
-    def _step(self, batch: Any, target_BR: Tensor, mask_BR: Tensor) -> Tensor:
+    def _step(self, batch: Any, target_BR: Tensor, mask_BR: Tensor) -> dict[str, Tensor]:
         self.optimizer.zero_grad(set_to_none=True)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.optim.precision == "bfloat16"):
-            loss: Tensor = self.wrapped(batch, target_BR, mask_BR)["loss"]
-        loss.backward()  # type: ignore[no-untyped-call]
+            scalars: dict[str, Tensor] = self.wrapped(batch, target_BR, mask_BR)
+        scalars["loss"].backward()  # type: ignore[no-untyped-call]
         if self.optim.clip is not None:
             nn.utils.clip_grad_norm_(self.algorithm.parameters(), self.optim.clip)
         self.optimizer.step()
-        return loss.detach()
+        if isinstance(self.algorithm, Stepping):
+            self.algorithm.step_done()
+        return {name: value.detach() for name, value in scalars.items()}
 
     @torch.no_grad()
     def _validate(self, val: Windows) -> float:

@@ -12,6 +12,7 @@ from torch import nn
 
 from xsite.data.windows import build_source
 from xsite.errors import ChannelError
+from xsite.learning.adaptation import adapted_outputs, input_alignment
 from xsite.recording import Recording
 
 
@@ -69,14 +70,13 @@ def predict_recording(
         reference=config["reference"],
         high_pass=config["experiment"]["data"].get("high_pass"),  # checkpoints of earlier studies know none
         statistics=getattr(model, "recording_statistics", None),
+        align=input_alignment(config["experiment"]["data"].get("adapt", "none")),
     ).to(device)
     predicted_VR = np.full((recording.n_volumes, len(config["parcels"])), np.nan, dtype=np.float32)
     volume_W = source.windows["volume"].to_numpy()
     was_training = model.training
     model.to(device).eval()
-    for start in range(0, len(source), batch_size):
-        index_B = np.arange(start, min(start + batch_size, len(source)))
-        batch, _, _ = source.gather(index_B)
-        predicted_VR[volume_W[index_B]] = model(batch).float().cpu().numpy()
+    if len(source):
+        predicted_VR[volume_W] = adapted_outputs(model, source, config, batch_size).cpu().numpy()
     model.train(was_training)
     return predicted_VR

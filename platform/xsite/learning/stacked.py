@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from xsite.data.sampling import batches, epoch_indices, n_batches
 from xsite.errors import RecipeError
 from xsite.experiment import Optim
+from xsite.learning.algorithms.erm import ERM
 from xsite.learning.loop import VALIDATION_BATCH, FitResult, Metrics, Windows, _on_device, seed_everything
 from xsite.learning.parameter_stack import ParameterStack
 from xsite.learning.schedule import learning_rate
@@ -81,6 +82,7 @@ def fit_stacked(
     """
     if not all(len(train) for train in trains):
         raise RecipeError("the training recordings hold no complete EEG window: check volume_onsets and eeg_valid")
+    _refuse_hooks(algorithms)
     if optim.compile:
         raise RecipeError("optim.compile: a stack is not compiled; set it to false, or scale.stack to 1")
     n = len(algorithms)
@@ -98,6 +100,15 @@ def fit_stacked(
             stack.read(lane.index, state.optimizer)
     _Run(lanes, stack, on_epoch, on_done).until_done()
     return [lane.result for lane in lanes]
+
+
+def _refuse_hooks(algorithms: Sequence[nn.Module]) -> None:
+    """The stack calls no hooks, and its optimiser knows the parameters of the models only."""
+    for algorithm in algorithms:
+        if not isinstance(algorithm, ERM):
+            raise RecipeError(
+                f"algorithm {type(algorithm).__name__} cannot be stacked, only ERM can: set scale.stack to 1"
+            )
 
 
 class _Lane:
