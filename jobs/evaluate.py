@@ -26,6 +26,7 @@ from xsite.errors import ParcellationError, StoreError
 from xsite.evaluation.folds import ENTITIES
 from xsite.evaluation.scoring import ORACLE, Prediction, save_predictions, score_predictions
 from xsite.evaluation.tables import study_summary
+from xsite.learning.adaptation import access_level
 from xsite.learning.predict import predict_recording
 from xsite.learning.targets import TargetSpec, select_parcels, unseen_global_signal, unseen_target
 from xsite.recording import Float, RecordingKey
@@ -59,7 +60,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     summary = study_summary(scores, predictions, model=name, surrogates=args.surrogates)
     seen = seen_sites(opened, manifest)
     summary |= {"evaluated": args.model, "weights_sha256": opened.weights_sha256, "seen_in_training": seen}
-    summary["test_site_access"] = "trained on" if seen else "none known"
+    adapt = opened.config["experiment"]["data"].get("adapt", "none")
+    level = "none known" if adapt == "none" else access_level(adapt)
+    summary["test_site_access"] = "trained on" if seen else level
     print_rows(summary["rows"], seen)
     if args.out:
         out, table = Path(args.out), io.BytesIO()

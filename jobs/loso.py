@@ -20,7 +20,7 @@ from pathlib import Path
 from jobs.cli import run_job
 from jobs.loso_plan import print_plan
 from jobs.model_defaults import with_model_defaults
-from jobs.models import BASELINES, DEFAULT_OPTIM, build_model
+from jobs.models import BASELINES, DEFAULT_OPTIM, build_model, model_cards
 from jobs.study_log import TrackedStudy
 from xsite.errors import RecipeError
 from xsite.experiment import Experiment, load_experiment, parse_experiment
@@ -78,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             experiment, args.store, folder, build_model=build_model, baselines=BASELINES,
             on_event=TrackedStudy(tracker, args.store),
         )  # fmt: skip
-        report = write_report(folder)
+        report = write_report(folder, cards=model_cards())
         for name in ("experiment.yaml", "summary.json", "folds.json", "plan.json", "selection.json", report.name):
             tracker.log_artifact(folder / name)
     print_scores(result)

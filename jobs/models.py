@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
 from typing import Any
 
 from torch import nn
 
 from neurobolt import Mean, Ridge, Vigilance, Zero
-from neurobolt.catalogue import build, names
+from neurobolt.catalogue import CARDS, build, names
 from xsite.errors import RecipeError
 from xsite.evaluation.collapse import GLOBAL_SIGNAL
 from xsite.runtime.scoring import GlobalSignalOracle
@@ -50,6 +51,11 @@ DEFAULT_OPTIM: dict[str, dict[str, Any]] = {
     "siren": {"lr": 1e-3, "weight_decay": 0.05},
     "lag-tokens": {"lr": 3e-3, "weight_decay": 0.05},
 }
+
+
+def model_cards() -> dict[str, dict[str, Any]]:
+    """Every model's card as plain data: reports cite papers and must not know the models."""
+    return {name: asdict(card) for name, card in CARDS.items()}
 
 
 def build_model(

@@ -91,7 +91,13 @@ def _complete(study: Path) -> None:
 
 
 def _refuse_oracles(experiment: Experiment) -> None:
-    """Not even ``--force`` registers what needs the test site's BOLD."""
+    """Not even ``--force`` registers what needs the test site's BOLD, or a whole recording where a window is served."""
+    if experiment.data.adapt != "none":
+        raise TrackingError(
+            f"data.adapt {experiment.data.adapt!r} aligns a whole recording before its first window is predicted, and "
+            "a served model is given windows; use neurobolt predict with the checkpoint's folder, or run the study "
+            "with data.adapt: none"
+        )
     if experiment.model.name in NOT_DEPLOYABLE:
         raise TrackingError(
             f"{experiment.model.name} is an oracle: it reads the measured BOLD of what it predicts; register a model"

@@ -26,10 +26,12 @@ EXAMPLE = """example:
   neurobolt submit --address http://127.0.0.1:8265 ingest all --bids /data/bids --store /data/store"""
 
 HERE_ONLY = ("submit", "ui", "demo", "site")
-WITH_RECIPE = ("loso", "train")
+WITH_RECIPE = ("loso", "train", "tune")
 NEEDED = {
     "loso": ("store", "study", "tracking"),
     "train": ("store", "out", "tracking"),
+    "tune": ("store", "study"),
+    "calibrate": ("study", "store"),
     "ingest": ("bids", "store"),
     "evaluate": ("model", "store", "tracking"),
     "register": ("study", "tracking"),

@@ -21,8 +21,10 @@ from xsite.errors import RecipeError
 Target = Literal["paper", "strict"]
 Channels = Literal["common", "native", "spline"]
 Reference = Literal["average", "native"] | tuple[str, ...]
+Adapt = Literal["none", "recenter", "euclidean", "norm", "features"]
 Selection = Literal["train-site-val", "leave-one-site-out-val", "oracle"]
 Precision = Literal["float32", "bfloat16"]
+AuditPolicy = Literal["refuse", "warn"]
 Scheme = Literal[
     "leave-one-site-out",
     "leave-one-out",
@@ -63,6 +65,11 @@ class Data(_Part):
     released code between subjects has 0.5."""
     parcels: tuple[str, ...] = ()
     """Parcels to predict; empty means all."""
+    adapt: Adapt = "none"
+    """What a held-out recording's own EEG, without any BOLD, may change (``xsite.learning.adaptation``). ``recenter``
+    and ``euclidean`` align every recording, training ones too; ``norm`` refits the model's batch normalisation at the
+    test recording; ``features`` brings its features to the training recordings' mean and spread. One level per study,
+    so that no table mixes them."""
 
     @field_validator("reference", mode="before")
     @classmethod
@@ -202,13 +209,20 @@ class Experiment(_Part):
     baselines: tuple[str, ...] = ("zero", "mean", "ridge")
     controls: tuple[str, ...] = ()
     """Names of baselines and variants (``ridge``, ``neurobolt``) that are also trained on other subjects' BOLD."""
+    tune: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    """What ``neurobolt tune`` may change (``xsite.learning.search_space``), such as ``{"optim.lr": {"loguniform":
+    [1e-4, 1e-2]}}`` for all variants; the same below a variant's label for that one alone. Empty: learning rate, weight
+    decay and the algorithm's own options. A study itself never reads it."""
     surrogates: int = Field(2000, ge=0)
     """Surrogates of the measured BOLD behind every p-value; Holm's correction over 64 parcels needs 1,280 or more."""
+    audit: AuditPolicy = "refuse"
+    """What a failed leakage audit does (``xsite.evaluation.leakage``): ``refuse`` stops the study, ``warn`` lets it run
+    with the verdict in its summary."""
 
     @property
     def fingerprint(self) -> str:
-        """First 12 hexadecimal digits of the SHA-256 of the canonical JSON (the name is not part of it)."""
-        content = self.model_dump(mode="json", exclude={"name"})
+        """First 12 hexadecimal digits of the SHA-256 of the canonical JSON (without name, ``tune`` and ``audit``)."""
+        content = self.model_dump(mode="json", exclude={"name", "tune", "audit"})
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
     @property

@@ -75,10 +75,7 @@ def prepare_recording(*, site: Site, files: RecordingFiles, atlas: Atlas | None,
         volume_valid_V = volume_valid_V & bold.volume_valid_V
     facts = {
         "site": {name: getattr(site, name) for name in ("eeg_state", "reference", "line_freq", "doi", "license")},
-        "scanner": {
-            "manufacturer": bold.facts.get("manufacturer") or site.manufacturer,
-            "field_strength": bold.facts.get("field_strength") or site.field_strength,
-        },
+        "scanner": _scanner(bold, site),
         "population": site.population,
         "sources": [{"file": path.name, "sha256": sha256(path)} for path in source_files(files)],
         "sidecar_faults": sidecar_faults(source_files(files)),
@@ -153,6 +150,12 @@ def _parcel_summaries(parcels: RawParcels | None) -> dict[str, Any]:
 def _missing_parcels(parcellation: Parcellation, clean: CleanBold) -> list[str]:
     """Parcels that the image does not cover: NaN throughout, and masked in loss and scores."""
     return [parcellation.labels[place] for place in np.flatnonzero(np.isnan(clean.bold_VR).all(axis=0))]
+
+
+def _scanner(bold: BoldRun, site: Site) -> dict[str, Any]:
+    """Maker and field strength (T): the image's sidecar knows better than the site's facts."""
+    names = ("manufacturer", "field_strength")
+    return {name: bold.facts.get(name) or getattr(site, name) for name in names}
 
 
 def _check_sfreq(raw: Any, site: Site, files: RecordingFiles) -> None:

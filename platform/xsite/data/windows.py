@@ -23,6 +23,8 @@ from xsite.experiment import Channels, Reference
 from xsite.recording import Float, Recording
 
 ChannelIndex = Callable[[Sequence[str]], Tensor] | Sequence[int] | Tensor
+Align = Callable[[NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_]], NDArray[np.float32]]
+"""(eeg_CT microvolt, usable_C, valid_T) of one whole recording -> aligned eeg_CT."""
 Statistics = Callable[[Tensor, Tensor, Tensor], Tensor]
 """(eeg_CT microvolt, ch_index_C with -1 for padding, valid_T) of one whole recording -> statistics_CS."""
 
@@ -201,6 +203,7 @@ def build_source(
     device: torch.device | str | None = None,
     residence: Residence | None = None,
     statistics: Statistics | None = None,
+    align: Align | None = None,
 ) -> WindowSource:
     """Lay recordings end to end and list their windows.
 
@@ -232,6 +235,8 @@ def build_source(
         Place and type, not to be chosen by size.
     statistics : callable, optional
         The model's ``recording_statistics``, if it has one: called once per recording.
+    align : callable, optional
+        Of :func:`xsite.learning.adaptation.input_alignment`: called once per recording, on the chosen channels.
 
     Raises
     ------
@@ -262,7 +267,7 @@ def build_source(
     first_V = np.cumsum([0, *(r.n_volumes for r in recordings)])
     target_VR = torch.from_numpy(np.concatenate([np.asarray(target, np.float32) for target in targets]))
     sites = tuple(sites or sorted({r.key.site for r in recordings}))
-    ch_index_NC, position_NC3 = _lay_out(eeg_CT, recordings, names, ch_index, channels, reference, high_pass)
+    ch_index_NC, position_NC3 = _lay_out(eeg_CT, recordings, names, ch_index, channels, reference, high_pass, align)
     source = WindowSource(
         eeg_CT=eeg_CT,
         ch_index_NC=ch_index_NC,
@@ -312,6 +317,7 @@ def _lay_out(
     channels: Channels,
     reference: Reference,
     high_pass: float | None,
+    align: Align | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Write the recordings into ``eeg_CT``, one after the other, and say which channel lies in which row."""
     n_chans, largest = len(eeg_CT), torch.finfo(eeg_CT.dtype).max
@@ -321,8 +327,9 @@ def _lay_out(
     for number, (recording, own) in enumerate(zip(recordings, names, strict=True)):
         stop = first + recording.eeg.shape[1]
         chosen = harmonize(recording, own, channels=channels, reference=reference, high_pass=high_pass)
+        eeg_DT = chosen.eeg_DT if align is None else align(chosen.eeg_DT, chosen.usable_D, recording.eeg_valid)
         # float16 ends at 65504 microvolt: beyond, an amplifier is saturated, and infinity would poison the window
-        eeg_CT[: len(own), first:stop] = torch.from_numpy(chosen.eeg_DT).clamp(-largest, largest)
+        eeg_CT[: len(own), first:stop] = torch.from_numpy(eeg_DT).clamp(-largest, largest)
         index_C = torch.as_tensor(ch_index(own) if callable(ch_index) else ch_index, dtype=torch.int64)
         usable_D = torch.from_numpy(chosen.usable_D)
         ch_index_NC[number, : len(own)] = torch.where(usable_D, index_C, -1)

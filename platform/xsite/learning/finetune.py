@@ -130,7 +130,7 @@ def finetune(
 def finetuning_optim(optim: Optim, part: Part, n_windows: int) -> Optim:
     """The study's own optimiser at the part's rate, without warm-up, with patience.
 
-    Batches are small enough for eight steps per epoch: one scan is a hundred windows, which would be two of the study's.
+    Batches are small enough for eight steps per epoch: one scan is a hundred windows, two batches of the study.
     """
     changes = {"lr": optim.lr * RATE[part], "min_lr": min(optim.min_lr, optim.lr * RATE[part]), "epochs": EPOCHS}
     batch_size = min(optim.batch_size, max(SMALLEST_BATCH, n_windows // 8))

@@ -66,12 +66,13 @@ class HeldOut:
         self.experiment, self.data, self.plan = experiment, data, plan
         self.folds = {fold.held_out: fold for fold in folds}
         self.measured: dict[str, Any] = {}
+        self.known: dict[str, Sequence[Prediction]] = {}
         self.tasks: list[Task] = []
 
     def measure(self) -> None:
         """Start measuring targets, global signals and, on phantoms, the truth."""
-        for label, fold in self.folds.items():
-            self.measured[label] = task(measure).remote(self.data.refs_of(fold.test), self._spec(label))
+        for label in self.folds:
+            self.measured[label] = task(measure).remote(self._asked(label), self._spec(label))
 
     def fit_baselines(self, baselines: Mapping[str, BaselineFactory]) -> None:
         """Start the closed-form models, once per fold: they have no seed."""
@@ -85,9 +86,9 @@ class HeldOut:
                 spec = self._spec(label)
                 ref = task(fit_baseline).remote(
                     baselines[name], self.data.training_refs(fold.train, spec),
-                    self.data.training_refs(fold.val, spec), self.data.refs_of(fold.test), spec=spec,
+                    self.data.training_refs(fold.val, spec), self._asked(label, control=control), spec=spec,
                     ch_names=ch_names, channels=channels, reference=self.experiment.data.reference,
-                    high_pass=self.experiment.data.high_pass,
+                    high_pass=self.experiment.data.high_pass, adapt=self.experiment.data.adapt,
                     control_seed=fold_seed(self.experiment.seed, label) if control else None,
                 )  # fmt: skip
                 self.tasks.append(Task(label, name, control, 0, ref))
@@ -97,19 +98,32 @@ class HeldOut:
         start = task(predict_checkpoint, num_gpus=min(1.0, self.experiment.scale.gpus_per_worker))
         for job in jobs:
             label = str(job.held_out)
-            ref = start.remote(job.folder, build_model, self.data.refs_of(self.folds[label].test))
+            ref = start.remote(job.folder, build_model, self._asked(label, control=job.control))
             self.tasks.append(Task(label, job.model, job.control, job.seed[0], ref))
 
     def collect(self) -> tuple[Predicted, Mapping[RecordingKey, Any]]:
-        """Wait for everything; predictions by fold, and the global signal of each recording that has one."""
+        """Wait for everything; predictions by fold, and the global signal of each recording that has one.
+
+        What was said about validation recordings goes to ``known``, by fold.
+        """
         sides: list[Mapping[RecordingKey, Measured]] = gather(list(self.measured.values()))
         measured = dict(zip(self.measured, sides, strict=True))
         found = {label: list(oracle_of(measured[label])) for label in measured}
         for t, predicted in zip(self.tasks, gather([t.ref for t in self.tasks]), strict=True):
             own = predictions_of(predicted, measured[t.fold], t.model, t.control)
             found[t.fold] += [replace(prediction, seed=t.seed) for prediction in own]
+        for label, fold in self.folds.items():
+            tested = set(fold.test)
+            self.known[label] = [p for p in found[label] if p.key not in tested]
+            found[label] = [p for p in found[label] if p.key in tested]
         signals = {key: one.global_V for side in sides for key, one in side.items()}
         return found, {key: global_V for key, global_V in signals.items() if np.isfinite(global_V).any()}
+
+    def _asked(self, label: str, *, control: bool = False) -> list[Any]:
+        """Test recordings and, where sites are held out, validation recordings of known sites, to set beside them."""
+        fold = self.folds[label]
+        known = self.plan.sides[label].val if fold.unit == "site" and not control else ()
+        return list(self.data.refs_of((*fold.test, *known)))
 
     def _spec(self, label: str) -> TargetSpec:
         sides = self.plan.sides[label]
@@ -142,6 +156,16 @@ def fold_scores(
         table = score_predictions(found[fold.held_out], parcels=parcels, global_signals=signals)
         tables.append(table.assign(fold=fold.held_out, n_train_sites=len(fold.train_sites)))
     return pd.concat(tables, ignore_index=True)
+
+
+def known_scores(known: Predicted, parcels: Sequence[str], signals: Mapping[RecordingKey, Any]) -> pd.DataFrame | None:
+    """Scores of validation recordings with the column ``held_out``, the fold; None where nobody was asked."""
+    tables = [
+        score_predictions(own, parcels=parcels, global_signals=signals).assign(held_out=label)
+        for label, own in known.items()
+        if own
+    ]
+    return pd.concat(tables, ignore_index=True) if tables else None
 
 
 def with_selected(found: Predicted, chosen: Mapping[str, str]) -> Predicted:

@@ -18,7 +18,8 @@ from xsite.data.windows import window_starts
 from xsite.errors import RecipeError
 from xsite.evaluation.collapse import GLOBAL_SIGNAL
 from xsite.evaluation.scoring import ORACLE, Prediction
-from xsite.experiment import Channels
+from xsite.experiment import Adapt, Channels
+from xsite.learning.adaptation import input_alignment
 from xsite.learning.checkpoint import load_checkpoint
 from xsite.learning.predict import predict_recording
 from xsite.learning.targets import TargetSpec, side_targets, training_target, unseen_global_signal, unseen_target
@@ -82,9 +83,12 @@ class _Reading:
     reference: Any
     side: str = "train"
     high_pass: float | None = None
+    adapt: Adapt = "none"
 
     def input(self, recording: Recording) -> BaselineInput:
         eeg_CT = harmonize_eeg(recording, self.ch_names, self.reference, self.channels, self.high_pass)
+        if (align := input_alignment(self.adapt)) is not None:
+            eeg_CT = align(eeg_CT, np.ones(len(eeg_CT), dtype=bool), recording.eeg_valid)
         onsets_V, valid_V = recording.volume_onsets, recording.volume_valid
         return BaselineInput(eeg_CT, recording.eeg_valid, onsets_V, valid_V, recording.sfreq, self.ch_names)
 
@@ -120,6 +124,7 @@ def fit_baseline(
     channels: Channels,
     reference: Any,
     high_pass: float | None = None,
+    adapt: Adapt = "none",
     control_seed: int | None,
 ) -> Predicted:
     """Fit a closed-form model on a fold's training recordings, select on validation, predict the held-out site.
@@ -133,7 +138,7 @@ def fit_baseline(
             raise RecipeError(f"controls names {GLOBAL_SIGNAL!r}: an oracle reads the BOLD and has no control")
         model.fit(train, spec)
         return {r.key: model.predict(r, spec) for r in map(ray.get, test)}
-    readings = [_Reading(spec, ch_names, channels, reference, side, high_pass) for side in ("train", "val")]
+    readings = [_Reading(spec, ch_names, channels, reference, side, high_pass, adapt) for side in ("train", "val")]
     wanted = _control_targets(readings, train, val, control_seed)
     if hasattr(model, "fit_sums"):
         model.fit_sums(_summed(factory, readings, (train, val), wanted))

@@ -72,7 +72,7 @@ def _train(plan: RunPlan, jobs: Sequence[FoldJob], started: float) -> None:
         reporters[k].note(metrics, state)  # no report to Ray: it takes seconds, and there is no other rank to wait for
 
     def on_done(k: int, result: FitResult) -> None:
-        keep(jobs[k], models[k], result)
+        keep(jobs[k], models[k], result, windows[k][0])
         event = {**done(jobs[k], result), "seconds": time.time() - started}
         ray.get(plan.board.finish.remote(plan.run, event))
 

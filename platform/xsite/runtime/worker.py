@@ -28,12 +28,14 @@ from xsite.data.windows import WindowSource, build_source
 from xsite.errors import CheckpointError, XsiteError
 from xsite.evaluation.controls import fold_seed
 from xsite.experiment import Experiment
+from xsite.learning.adaptation import feature_reference, input_alignment
 from xsite.learning.algorithms import build_algorithm
 from xsite.learning.checkpoint import save_checkpoint
 from xsite.learning.loop import FitResult, Metrics, fit, seed_everything
 from xsite.learning.state import TrainingState
 from xsite.learning.targets import TargetSpec, side_targets, unseen_target
 from xsite.learning.watch import Watch
+from xsite.learning.weights import weight_hashes
 from xsite.recording import Float, Recording
 from xsite.runtime.board import Event
 
@@ -186,7 +188,7 @@ def _train(plan: RunPlan, job: FoldJob, state: str | None) -> FitResult:
         device=device,
     )
     if context.get_world_rank() == 0:
-        keep(job, model, result)
+        keep(job, model, result, train)
     return result
 
 
@@ -197,12 +199,17 @@ def algorithm_of(plan: RunPlan, job: FoldJob) -> nn.Module:
     model = plan.build_model(
         spec.name, spec.preset, spec.options, ch_names=job.config["ch_names"], n_outputs=len(job.config["parcels"])
     )
+    # beside the module's own attributes: the audit asks what a training started from (xsite.evaluation.leakage_weights)
+    object.__setattr__(model, "started_from", weight_hashes(model, model.state_dict()))
     return build_algorithm(experiment.algorithm.name, experiment.algorithm.options, model)
 
 
-def keep(job: FoldJob, model: nn.Module, result: FitResult) -> None:
+def keep(job: FoldJob, model: nn.Module, result: FitResult, train: WindowSource) -> None:
     """Write the checkpoint; the states that led to it are needed no more."""
-    save_checkpoint(job.folder, result.best_state, _final_config(job, model, result))
+    config = _final_config(job, model, result)
+    if job.experiment.data.adapt == "features":
+        config["feature_reference"] = feature_reference(model, result.best_state, train)
+    save_checkpoint(job.folder, result.best_state, config)
     shutil.rmtree(job.states, ignore_errors=True)
 
 
@@ -254,6 +261,7 @@ def _source(
         high_pass=experiment.data.high_pass,
         device=device,
         statistics=getattr(model, "recording_statistics", None),
+        align=input_alignment(experiment.data.adapt),
     )
 
 
@@ -265,7 +273,8 @@ def _wrapper(device: torch.device) -> Callable[[nn.Module], nn.Module]:
 def _final_config(job: FoldJob, model: Any, result: FitResult) -> dict[str, Any]:
     own = {"config": model.config.to_dict()} if hasattr(model, "config") else {}
     facts = {"best_epoch": result.best_epoch, "history": result.history, "fingerprint": job.fingerprint}
-    return {**job.config, "model": {**job.config["model"], **own}, **facts}
+    weights = {"started_from": getattr(model, "started_from", {}), "trained": weight_hashes(model, result.best_state)}
+    return {**job.config, "model": {**job.config["model"], **own}, **facts, "weights": weights}
 
 
 class Reporter:

@@ -1,0 +1,290 @@
+"""The calibration curve of a finished study: how much k labelled subjects of an unseen site are worth.
+
+Each fold's checkpoint is fine-tuned on k of the held-out site's subjects and scored on the others. Within a draw the
+larger k contains the smaller, and all of them, k = 0 too, are scored on the same subjects: those beyond the largest k.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import ray
+import torch
+
+from xsite.data.store import data_hash
+from xsite.errors import CheckpointError, FoldError, FormatError, RecipeError, StoreError, XsiteError
+from xsite.evaluation.folds import Fold
+from xsite.evaluation.plan import Plan, Run
+from xsite.evaluation.scoring import score_predictions
+from xsite.evaluation.subjects import subject_scores
+from xsite.experiment import Experiment, load_experiment
+from xsite.learning.adaptation import access_level
+from xsite.learning.checkpoint import load_checkpoint
+from xsite.learning.finetune import Part, finetune
+from xsite.learning.predict import predict_recording
+from xsite.learning.targets import TargetSpec
+from xsite.recording import RecordingKey
+from xsite.runtime.cluster import gather, task
+from xsite.runtime.inputs import StudyData, absolute_store, load_study, row_keys, select_manifest
+from xsite.runtime.scoring import Measured, Predicted, measure, open_checkpoint, predict_checkpoint, predictions_of
+from xsite.runtime.study import StudyFolder
+from xsite.runtime.worker import ModelFactory
+
+FILE = "calibration.parquet"
+NEEDED = ("experiment.yaml", "plan.json", "folds.json", "manifest.parquet", "scores.parquet")
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Draw:
+    """Who calibrates and who is scored; ``calibrated`` has the largest k, of which a smaller k takes the first."""
+
+    number: int
+    calibrated: tuple[str, ...]
+    scored: tuple[str, ...]
+
+
+def calibration_draws(subjects: Sequence[str], ks: Sequence[int], n_draws: int, *, seed: int, site: str) -> list[Draw]:
+    """Random choices of a site's subjects, the same for the same seed; a choice that is drawn twice counts once.
+
+    Parameters
+    ----------
+    ks : sequence of int
+        Those that would leave nobody to score are left out: the largest possible one is at most ``len(subjects) - 1``.
+    """
+    able = [k for k in ks if 0 < k < len(subjects)]
+    if not able:
+        return []
+    rng = np.random.default_rng([seed, zlib.crc32(site.encode())])
+    orders = [tuple(rng.permutation(sorted(subjects)).tolist()) for _ in range(n_draws)]
+    distinct = dict.fromkeys((order[: max(able)], tuple(sorted(order[max(able) :]))) for order in orders)
+    return [Draw(number, calibrated, scored) for number, (calibrated, scored) in enumerate(distinct)]
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """One fine-tuned model to be: a fold's run, a draw, k and a part; k = 0 is the checkpoint as it is."""
+
+    run: Run
+    draw: Draw
+    k: int
+    part: str
+    seed: int
+    fingerprint: str
+
+    @property
+    def hash(self) -> str:
+        content = [self.fingerprint, self.draw.calibrated, self.draw.scored, self.k, self.part, self.seed]
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
+
+
+def run_calibration(
+    study: str | Path,
+    store: str,
+    *,
+    ks: Sequence[int],
+    parts: Sequence[Part],
+    n_draws: int,
+    build_model: ModelFactory,
+    seed: int = 0,
+    variants: Sequence[str] = (),
+    say: Say = print,
+) -> pd.DataFrame:
+    """Fine-tune and score what is missing; write ``calibration.parquet`` after every piece.
+
+    Returns
+    -------
+    DataFrame
+        One row per scored subject, with ``held_out, variant, seed, k, draw, part, subject, r, r_partial, mse, r2,
+        n_volumes, best_epoch, calibrated_on, access, run``. Rows of k = 0 have the part ``none``.
+
+    Raises
+    ------
+    FormatError, StoreError, RecipeError, FoldError
+        The folder holds no finished study, the store is another one, or no site has two subjects.
+    """
+    folder = StudyFolder(study)
+    experiment, plan, folds = _read(folder.path)
+    if unknown := [name for name in variants if name not in experiment.labels]:
+        raise RecipeError(f"no variant {', '.join(unknown)}; the study has {', '.join(experiment.labels)}")
+    manifest = _manifest(folder.path, store, experiment)
+    wanted = [r for r in plan.of("fold") if r.variant in (variants or (experiment.deployed,))]
+    runs = [run for run in wanted if run.seed == experiment.training_seeds[0] and run.fold in folds]
+    pieces = list(_pieces(folder, runs, folds, ks, parts, n_draws, seed, say))
+    if not pieces:
+        raise FoldError(f"{folder.path}: no fold holds out two subjects or more: nobody would be left to score")
+    table = _known(folder.path / FILE, pieces)
+    done = set(table["run"]) if len(table) else set()
+    if todo := [piece for piece in pieces if piece.hash not in done]:
+        tested = {key for piece in todo for key in folds[piece.run.fold].test}
+        rows = [key in tested for key in row_keys(manifest)]
+        data = load_study(absolute_store(store), manifest[rows].reset_index(drop=True), experiment)
+        for found in _calibrated(todo, folds, folder, data, experiment, build_model, say):
+            table = pd.concat([table, found], ignore_index=True)
+            folder.write_table(FILE, table)
+    say(f"{len(todo)} of {len(pieces)} pieces were missing")
+    return table
+
+
+def calibrate_checkpoint(
+    folder: str, build_model: ModelFactory, calibrated: Sequence[Any], scored: Sequence[Any], part: Part, seed: int
+) -> tuple[Predicted, int]:
+    """Fine-tune a checkpoint on some recordings and predict others; the number of epochs that it took."""
+    torch.set_num_threads(1)
+    model, config = open_checkpoint(folder, build_model)
+    model.to("cuda" if torch.cuda.is_available() else "cpu")
+    found = finetune(model, config, ray.get(list(calibrated)), part=part, seed=seed)
+    device = next(found.model.parameters()).device
+    predicted = {r.key: predict_recording(found.model, r, config=config, device=device) for r in ray.get(list(scored))}
+    return predicted, found.best_epoch
+
+
+def _read(folder: Path) -> tuple[Experiment, Plan, dict[str, Fold]]:
+    if missing := [name for name in NEEDED if not (folder / name).is_file()]:
+        raise FormatError(f"{folder}: not a finished study, {', '.join(missing)} missing; run neurobolt loso again")
+    plan = Plan.from_dict(json.loads((folder / "plan.json").read_text(encoding="utf-8")), str(folder / "plan.json"))
+    listed = json.loads((folder / "folds.json").read_text(encoding="utf-8"))
+    folds = {row["held_out"]: Fold.from_dict(row) for row in listed}
+    return load_experiment(folder / "experiment.yaml"), plan, {n: f for n, f in folds.items() if f.segments is None}
+
+
+def _manifest(folder: Path, store: str, experiment: Experiment) -> pd.DataFrame:
+    manifest = select_manifest(absolute_store(store), experiment)
+    if data_hash(manifest) != data_hash(pd.read_parquet(folder / "manifest.parquet")):
+        raise StoreError(f"{store}: its recordings are not those that the study {folder} was run on; name that store")
+    return manifest
+
+
+def _pieces(
+    folder: StudyFolder,
+    runs: Sequence[Run],
+    folds: Mapping[str, Fold],
+    ks: Sequence[int],
+    parts: Sequence[Part],
+    n_draws: int,
+    seed: int,
+    say: Say,
+) -> Iterator[_Piece]:
+    for run in runs:
+        try:
+            fingerprint = str(load_checkpoint(folder.run(run))[1]["fingerprint"])
+        except CheckpointError as error:
+            raise FormatError(f"{folder.path}: {error}") from error
+        subjects = sorted({_who(key) for key in folds[run.fold].test})
+        draws = calibration_draws(subjects, ks, n_draws, seed=seed, site=run.fold)
+        if left_out := [k for k in ks if k >= len(subjects)]:
+            say(f"{run.fold}: {len(subjects)} subjects, so k = {', '.join(map(str, left_out))} leaves nobody to score")
+        for own in draws:
+            yield _Piece(run, own, 0, "none", seed, fingerprint)
+            yield from (
+                _Piece(run, own, k, part, seed, fingerprint) for k in ks if k <= len(own.calibrated) for part in parts
+            )
+
+
+def _known(path: Path, pieces: Sequence[_Piece]) -> pd.DataFrame:
+    """Rows of an earlier run that are still asked for."""
+    if not path.is_file():
+        return pd.DataFrame()
+    table = pd.read_parquet(path)
+    kept: pd.DataFrame = table[table["run"].isin({piece.hash for piece in pieces})].reset_index(drop=True)
+    return kept
+
+
+def _calibrated(
+    pieces: Sequence[_Piece],
+    folds: Mapping[str, Fold],
+    folder: StudyFolder,
+    data: StudyData,
+    experiment: Experiment,
+    build_model: ModelFactory,
+    say: Say,
+) -> Iterator[pd.DataFrame]:
+    gpus = min(1.0, experiment.scale.gpus_per_worker)
+    refs: dict[Any, _Piece] = {}
+    truth: dict[str, Mapping[RecordingKey, Measured]] = {}
+    for label in dict.fromkeys(piece.run.fold for piece in pieces):
+        checkpoint = next(folder.run(piece.run) for piece in pieces if piece.run.fold == label)
+        spec = TargetSpec.from_dict(load_checkpoint(checkpoint)[1]["target"])
+        truth[label] = gather([task(measure).remote(data.refs_of(folds[label].test), spec)])[0]
+    for piece in pieces:
+        keys = sorted(folds[piece.run.fold].test)
+        scored = data.refs_of([key for key in keys if _who(key) in piece.draw.scored])
+        place = str(folder.run(piece.run))
+        if piece.k == 0:
+            ref = task(predict_checkpoint, num_gpus=gpus).remote(place, build_model, scored)
+        else:
+            order = piece.draw.calibrated[: piece.k]
+            own = sorted((key for key in keys if _who(key) in order), key=lambda key: (order.index(_who(key)), key))
+            start = task(calibrate_checkpoint, num_gpus=gpus)
+            ref = start.remote(place, build_model, data.refs_of(own), scored, piece.part, piece.seed)
+        refs[ref] = piece
+    while refs:
+        (ready,), _ = ray.wait(list(refs), num_returns=1)
+        piece = refs.pop(ready)
+        try:
+            outcome = gather([ready])[0]
+        except XsiteError as error:  # too short a scan: the others still have their curve
+            say(f"{piece.run.fold} draw {piece.draw.number} k {piece.k} {piece.part}: left out, {error}")
+            continue
+        predicted, best_epoch = (outcome, 0) if piece.k == 0 else outcome
+        yield _rows(piece, predicted, best_epoch, truth[piece.run.fold], data.parcels, experiment, say)
+
+
+def _rows(
+    piece: _Piece,
+    predicted: Predicted,
+    best_epoch: int,
+    measured: Mapping[RecordingKey, Measured],
+    parcels: Sequence[str],
+    experiment: Experiment,
+    say: Say,
+) -> pd.DataFrame:
+    signals = {key: measured[key].global_V for key in predicted if np.isfinite(measured[key].global_V).any()}
+    predictions = predictions_of(predicted, measured, piece.run.variant, control=False)
+    subjects = subject_scores(score_predictions(predictions, parcels=parcels, global_signals=signals))
+    calibrated = piece.draw.calibrated[: piece.k]
+    assert not {f"{row.site}/{row.subject}" for row in subjects.itertuples()} & set(calibrated)
+    level = access_level(experiment.data.adapt) if piece.k == 0 else f"{piece.k} labelled subjects"
+    say(f"{piece.run.fold} draw {piece.draw.number} k {piece.k} {piece.part}: R {subjects['r'].mean():.3f}")
+    table: pd.DataFrame = subjects.drop(columns=["model", "control", "n_seeds"]).assign(
+        held_out=piece.run.fold, variant=piece.run.variant, seed=piece.run.seed, k=piece.k, draw=piece.draw.number,
+        part=piece.part, best_epoch=best_epoch, calibrated_on=json.dumps(list(calibrated)), access=level,
+        run=piece.hash,
+    )  # fmt: skip
+    return table
+
+
+def _who(key: RecordingKey) -> str:
+    return f"{key.site}/{key.subject}"
+
+
+def calibration_curve(table: pd.DataFrame) -> pd.DataFrame:
+    """Mean R by variant, part and k, and the gain over k = 0 of the same draws and subjects.
+
+    Subjects are averaged first, then draws, then sites.
+
+    Returns
+    -------
+    DataFrame
+        ``variant, part, k, access, n_sites, n_subjects, r, r_without, gain``; a part's rows start at k = 1.
+    """
+    index = ["variant", "held_out", "draw", "subject"]
+    without = table[table["k"] == 0].set_index(index)["r"].rename("r_without")
+    joined = table[table["k"] > 0].join(without, on=index)
+    joined["gain"] = joined["r"] - joined["r_without"]
+    group = ["variant", "part", "k", "access"]
+    values = ["r", "r_without", "gain"]
+    sites = joined.groupby([*group, "held_out", "draw"])[values].mean().groupby(level=[*group, "held_out"]).mean()
+    curve = sites.groupby(level=group).mean()
+    curve["n_sites"] = sites.groupby(level=group).size()
+    curve["n_subjects"] = joined.drop_duplicates([*group, "site", "subject"]).groupby(group).size()
+    ordered: pd.DataFrame = curve.reset_index()[[*group, "n_sites", "n_subjects", *values]]
+    return ordered
