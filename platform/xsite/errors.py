@@ -12,6 +12,7 @@
     ├── ParcellationError    the atlas does not fit the images
     ├── StoreError           the shared-format store is damaged, mixed or full
     ├── FoldError            a split is impossible or would leak
+    ├── LeakageError         the audit found test data on the training side
     ├── CheckpointError      a checkpoint is incomplete or belongs to another experiment
     ├── TrackingError        the MLflow server or registry refuses
     └── ClusterError         the Ray cluster is absent, refuses, or has no room
@@ -58,6 +59,10 @@ class StoreError(XsiteError, RuntimeError):
 
 class FoldError(XsiteError, ValueError):
     """A split is impossible or would leak."""
+
+
+class LeakageError(XsiteError, RuntimeError):
+    """The audit found what must not know the held-out recordings, and does."""
 
 
 class CheckpointError(XsiteError, RuntimeError):

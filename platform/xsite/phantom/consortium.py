@@ -51,7 +51,7 @@ def generate_consortium(
     n_subjects : int, optional
         Subjects of each site, four by default; with ``bold_from``, how many of the file's subjects (all by default).
     preset : str or Preset
-        ``easy`` or ``realistic``.
+        A name in :data:`xsite.phantom.presets.PRESETS`.
     seed : int
         Same seed, same signals; more subjects or sites leave the others unchanged.
     minutes : float

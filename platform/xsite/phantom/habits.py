@@ -195,3 +195,8 @@ def pick_habits(n_sites: int) -> tuple[Habits, ...]:
     if not 1 <= n_sites <= len(HABITS):
         raise RecipeError(f"asked for {n_sites} phantom sites; between 1 and {len(HABITS)} are defined")
     return HABITS[:n_sites]
+
+
+def same_habits(n_sites: int) -> tuple[Habits, ...]:
+    """Sites that record as ``siteA`` does: nothing but the name tells them apart."""
+    return tuple(replace(_A, name=f"twin{chr(ord('A') + number)}") for number in range(n_sites))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
@@ -79,6 +80,21 @@ def simulate_recording(plan: Plan) -> Recording:
         truth=clean_like(truth_VR, clean.design_VP),
         provenance={"simulated": {"preset": plan.preset.name, "seed": plan.seed}},
     )
+
+
+def redraw_unlearnable(recording: Recording, plan: Plan, draw: int) -> Recording:
+    """The recording of ``plan`` with another BOLD in the unlearnable parcels, drawn as the phantom draws it.
+
+    The EEG knows nothing of them and stays as it is: many null studies for the price of one.
+    """
+    other = replace(plan, run_index=plan.run_index + 1000 * draw)
+    truth_VR, noise_VR = _series(other, other.draw_drive())
+    clean = clean_parcels(truth_VR + noise_VR, None, (), plan.habits.t_r, global_signal_V=None)
+    fresh_R = np.array([name in plan.preset.unlearnable for name in LABELS])
+    bold_VR = np.where(fresh_R, clean.bold_VR, recording.bold)
+    known_VR = recording.truth if recording.truth is not None else np.full_like(bold_VR, np.nan)
+    truth_VR = np.where(fresh_R, clean_like(truth_VR, clean.design_VP), known_VR)
+    return replace(recording, bold=bold_VR, global_signal=bold_VR.mean(1), truth=truth_VR)
 
 
 def _series(plan: Plan, drive_RD: Float) -> tuple[Float, Float]:

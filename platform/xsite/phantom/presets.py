@@ -1,4 +1,4 @@
-"""The two presets: every number that decides how hard the phantom is, each with its source.
+"""The presets: every number that decides how hard the phantom is, each with its source.
 
 Frozen before any model was trained on phantom data; a change here is a new preset with a new name, not an edit.
 ``docs/phantom.md`` explains the choices.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, get_args
 
 from xsite.errors import RecipeError
@@ -85,6 +85,9 @@ class Preset:
         Peak time of the response, its SD over sites and subjects, SD of the logarithm of its width.
     mode_mm : float
         SD of the displacement of a subject's parcels against the atlas, in millimetres along each axis.
+    unlearnable : tuple of str
+        Parcels whose BOLD has nothing to do with the EEG: their sources keep their power, their drive shares nothing
+        with the others'. What a model finds there is found by accident.
     """
 
     name: str
@@ -117,12 +120,16 @@ class Preset:
     mode_mm: float
     background_exponent: float = 1.5
     hrf_peak_s: float = 5.0
+    unlearnable: tuple[str, ...] = ()
     citations: Mapping[str, str] = field(default_factory=lambda: dict(CITATIONS), repr=False)
 
     def numbers(self) -> dict[str, Any]:
         """All values as plain data, with the band tables, for ``consortium.json``."""
         bands = {"centre_hz": dict(CENTRE_HZ), "width_hz": dict(WIDTH_HZ), "lag_s": dict(LAG_S)}
-        return asdict(self) | {"bands": bands}
+        own = asdict(self)
+        if not self.unlearnable:  # consortia of the frozen presets keep every byte
+            del own["unlearnable"]
+        return own | {"bands": bands}
 
 
 EASY = Preset(
@@ -187,7 +194,18 @@ REALISTIC = Preset(
     mode_mm=3.0,
 )
 
-PRESETS: Mapping[str, Preset] = {"easy": EASY, "realistic": REALISTIC}
+UNLEARNABLE_PARCELS = (
+    *("Angular gyrus R", "Putamen L", "Precentral gyrus R", "Insula R"),
+    *("Middle temporal gyrus L", "Superior parietal lobule L", "Heschl gyrus R", "Calcarine cortex"),
+)
+"""Half of the atlas, some of every band."""
+HALF_SILENT = replace(REALISTIC, name="half-silent", unlearnable=UNLEARNABLE_PARCELS)
+"""For tests of false positives: half of the parcels cannot be learnt, the others are those of ``realistic``."""
+ALIKE = replace(REALISTIC, name="alike", hrf_site_sd_s=0.0)
+"""For tests of the gap between known and unseen sites: a site changes nothing, if its habits are the others' as well
+(:func:`xsite.phantom.habits.same_habits`)."""
+
+PRESETS: Mapping[str, Preset] = {p.name: p for p in (EASY, REALISTIC, HALF_SILENT, ALIKE)}
 
 
 def get_preset(name: str | Preset) -> Preset:

@@ -53,13 +53,14 @@ class Subject:
 def draw_subject(preset: Preset, site_rng: np.random.Generator, rng: np.random.Generator) -> Subject:
     """Draw one subject; ``site_rng`` is seeded per site, so that all its subjects share the site's part."""
     n = len(PARCELS)
+    known_R = np.array([parcel.name not in preset.unlearnable for parcel in PARCELS])
     peak = preset.hrf_peak_s + preset.hrf_site_sd_s * site_rng.normal() + preset.hrf_subject_sd_s * rng.normal()
     pace = np.clip(CENTRE_HZ["alpha"] + preset.alpha_sd_hz * rng.normal(), 8.0, 12.5) / CENTRE_HZ["alpha"]
     return Subject(
         hrf_peak_s=float(np.clip(peak, 3.0, 8.0)),
         hrf_width=float(np.exp(preset.hrf_width_sd * rng.normal())),
         centre_hz={band: CENTRE_HZ[band] * float(pace) for band in BANDS},
-        coupling_R=preset.coupling * np.exp(preset.gain_sd * rng.normal(size=n)),
+        coupling_R=np.where(known_R, preset.coupling * np.exp(preset.gain_sd * rng.normal(size=n)), 0.0),
         source_gain_R=np.exp(preset.source_sd * rng.normal(size=n)),
         mode_shift_R3=preset.mode_mm * rng.normal(size=(n, 3)),
     )
@@ -94,7 +95,11 @@ def draw_drive(preset: Preset, rng: np.random.Generator, duration_s: float) -> F
     n = int(np.ceil((HISTORY_S + duration_s) * DRIVE_HZ)) + 1
     own_RD = smooth_noise(rng, len(PARCELS), n, DRIVE_HZ)
     shared_1D = smooth_noise(rng, 1, n, DRIVE_HZ)
-    return np.asarray(np.sqrt(1 - preset.global_share) * own_RD + np.sqrt(preset.global_share) * shared_1D)
+    drive_RD = np.sqrt(1 - preset.global_share) * own_RD + np.sqrt(preset.global_share) * shared_1D
+    for number, parcel in enumerate(PARCELS):
+        if parcel.name in preset.unlearnable:
+            drive_RD[number] = own_RD[number]
+    return np.asarray(drive_RD)
 
 
 def hrf(peak_s: float = 5.0, width: float = 1.0, sfreq: float = DRIVE_HZ) -> Float:

@@ -12,7 +12,7 @@ from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 
 from xsite.data.spline_plan import SplinePlan, canonical_montage, spline_plan
-from xsite.recording import Float, Montage
+from xsite.recording import Bool, Float, Montage
 from xsite.reports.markup import INK, MUTED, STYLE
 
 Sphere4 = tuple[float, float, float, float]
@@ -171,7 +171,7 @@ def head_sphere(positions_C3: Float) -> Sphere4:
     return (*centre, radius) if 0.07 < radius < 0.13 and max(map(abs, centre)) < 0.08 else default
 
 
-def glass_brain(values_R: Float, coords_R3: Float) -> Figure:
+def glass_brain(values_R: Float, coords_R3: Float, strong_R: Bool | None = None) -> Figure:
     """Draw one marker per parcel at its MNI coordinates, coloured by its score.
 
     Parameters
@@ -179,6 +179,8 @@ def glass_brain(values_R: Float, coords_R3: Float) -> Figure:
     values_R : array, shape (R,)
     coords_R3 : array, shape (R, 3)
         Millimetres in MNI space.
+    strong_R : bool array, shape (R,), optional
+        Parcels that stand out; the others get small markers.
     """
     from nilearn import plotting  # a second to import, and only this function needs it
 
@@ -190,7 +192,7 @@ def glass_brain(values_R: Float, coords_R3: Float) -> Figure:
         plotting.plot_markers(
             values_R[known_R],
             coords_R3[known_R],
-            node_size=80,
+            node_size=80 if strong_R is None else np.where(strong_R[known_R], 90, 18),
             node_cmap="viridis",
             node_vmin=min(0.0, float(np.nanmin(values_R))),
             node_vmax=max(0.1, float(np.nanmax(values_R))),

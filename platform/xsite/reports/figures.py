@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,14 +12,28 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from xsite.evaluation.collapse import GLOBAL_SIGNAL
 from xsite.evaluation.scoring import ORACLE, Prediction
 from xsite.recording import Float
 from xsite.reports.markup import INK, LINE, MUTED, STYLE
 from xsite.reports.verdict import label
 
-COLOURS = {"neurobolt": "#3d74d9", "ridge": "#e07b28", "mean": "#8b8f98", "zero": "#a8abb3", ORACLE: "#2f9e77"}
+COLOURS = {
+    "neurobolt": "#3d74d9",
+    "ridge": "#e07b28",
+    "mean": "#8b8f98",
+    "zero": "#a8abb3",
+    ORACLE: "#2f9e77",
+    GLOBAL_SIGNAL: "#5f8f2f",
+    "alpha": "#c4a52c",
+    "vigilance": "#a08560",
+    "biot": "#7a5cc4",
+    "labram": "#d0453b",
+    "eegnet": "#2b9bb5",
+    "neurobolt-x": "#274b9f",
+}
 CONTROL = "#b0559e"
-OTHERS = ("#3d74d9", "#7a5cc4", "#2f9e77", "#c4a52c")
+OTHERS = ("#12806a", "#c2567a", "#8a6fdf", "#6d7f1c", "#3f8fc4", "#94476b", "#4f5d8a", "#5aa55a")
 
 FINAL = "final"
 """What stands in ``held_out`` for the model that is trained on all sites."""
@@ -26,7 +41,7 @@ FINAL = "final"
 
 def colour(model: str, *, control: bool = False) -> str:
     """Keep one colour per model throughout the page."""
-    return CONTROL if control else COLOURS.get(model, OTHERS[sum(model.encode()) % len(OTHERS)])
+    return CONTROL if control else COLOURS.get(model, OTHERS[zlib.crc32(model.encode()) % len(OTHERS)])
 
 
 def spread(n: int, width: float) -> Float:
@@ -88,7 +103,9 @@ def _legend(chart: Figure, models: Sequence[tuple[str, bool]], *, oracle: bool) 
     if oracle:
         handles.append(Line2D([], [], color=COLOURS[ORACLE], lw=2, ls=(0, (4, 2))))
         names.append("Oracle")
-    chart.legend(handles, names, loc="lower left", bbox_to_anchor=(0.09, 0.9), ncols=len(names), columnspacing=1.4)
+    chart.legend(
+        handles, names, loc="lower left", bbox_to_anchor=(0.09, 0.9), ncols=min(len(names), 6), columnspacing=1.4
+    )
 
 
 def parcel_distribution(scores: pd.DataFrame, models: Sequence[str], parcels: Sequence[str]) -> Figure:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,8 @@ from xsite.evaluation.scoring import ORACLE, Prediction, load_predictions
 from xsite.evaluation.tables import study_summary
 
 HISTORY = ("held_out", "model", "control", "epoch", "train_loss", "val_loss", "lr", "seconds")
+TABLES = ("figures", "scores_by_fold", "id_scores", "calibration")
+"""Tables that only some studies have, read where they lie."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +41,12 @@ class Study:
     montages : mapping of site to ``{"ch_names", "positions"}``
     parcels : mapping
         ``labels``, and ``coords`` (MNI, mm) where known.
+    tables : mapping of str to DataFrame
+        Those of :data:`TABLES` that the folder holds, and ``scores`` with every seed on its own.
+    leakage : mapping, optional
+        Verdict of the leakage audit.
+    cards : mapping of model name to mapping
+        ``name``, ``paper``, ``year`` and ``differs`` of the models that were run, where somebody has told.
     """
 
     experiment: Mapping[str, Any]
@@ -52,6 +60,21 @@ class Study:
     versions: Mapping[str, Any]
     montages: Mapping[str, Mapping[str, Any]]
     parcels: Mapping[str, Any]
+    tables: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+    leakage: Mapping[str, Any] = field(default_factory=dict)
+    cards: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    @property
+    def unit(self) -> str:
+        """What the folds hold out: "site", "subject", "training-sites", ..."""
+        return str(self.folds[0].get("unit", "site")) if self.folds else "site"
+
+    @property
+    def scheme(self) -> str:
+        """Name of the scheme that made the folds."""
+        folds = self.experiment.get("folds") or {}
+        column = folds.get("column")
+        return str(folds.get("scheme", "leave-one-site-out")) + (f":{column}" if column else "")
 
     @cached_property
     def model(self) -> str:
@@ -96,6 +119,9 @@ def load_study(folder: str | Path) -> Study:
         versions=_json(folder / "versions.json", {}),
         montages=_json(folder / "montages.json", {}),
         parcels=_json(folder / "parcels.json", {}),
+        tables={"scores": scores} | {n: _parquet(f) for n in TABLES if (f := folder / f"{n}.parquet").is_file()},
+        leakage=_json(folder / "leakage.json", {}),
+        cards=_json(folder / "cards.json", {}),
     )
     if scores.empty:
         raise FormatError(f"{folder / 'scores.parquet'}: holds no score")

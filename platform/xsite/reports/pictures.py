@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 
 from xsite.data.spline_plan import MAX_ANGLE
 from xsite.evaluation.scoring import Prediction
+from xsite.evaluation.subjects import parcel_scores
 from xsite.reports import anatomy, figures, verdict
+from xsite.reports.chance import ALPHA, significant_parcels
 from xsite.reports.folder import Study
-from xsite.reports.markup import Html, figure, inline_svg, number, tag
+from xsite.reports.markup import Html, figure, inline_svg, join, number, tag
 from xsite.reports.sections import basis, counts
 from xsite.reports.verdict import label
 
@@ -108,14 +111,42 @@ def brain_section(study: Study) -> Html:
         name = study.parcels.get("name", "this parcellation")
         return tag("p", f"Not drawn: no MNI coordinates are known for the parcels of {name}.")
     labels = [str(name) for name in study.parcels["labels"]]
-    own = study.scores[(study.scores["model"] == study.model) & ~study.scores["control"].astype(bool)]
-    sites = own.groupby(["parcel", "site"])["r"].mean().groupby("parcel").mean().reindex(labels)
-    values, places = sites.to_numpy(float), np.array(coords, float).reshape(len(labels), 3)
-    if not (np.isfinite(values) & np.isfinite(places).all(1)).any():
+    places = np.array(coords, float).reshape(len(labels), 3)
+    tested, column = significant_parcels(study)
+    proven = {r["parcel"] for r in tested if (r[column] or 1.0) <= ALPHA and (r["r_mean"] or 0) > 0}
+    strong_R = np.array([name in proven for name in labels]) if tested else None
+    own = parcel_scores(study.scores)
+    own = own[(own["model"] == study.model) & ~own["control"].astype(bool)]
+    pictures = []
+    for value, title in (
+        ("r", "R per parcel"),
+        ("r_partial", "partial R per parcel, once the measured global signal is known"),
+    ):
+        sites = own.groupby(["parcel", "site"])[value].mean().groupby("parcel").mean().reindex(labels)
+        values = sites.to_numpy(float)
+        if not (np.isfinite(values) & np.isfinite(places).all(1)).any():
+            continue
+        chart = anatomy.glass_brain(values, places, strong_R if value == "r" else None)
+        svg = inline_svg(chart, name=f"brain-{value}", label=f"{title}, on a glass brain")
+        pictures.append(figure(svg, f"{label(study.model)}: {title}; mean over the sites' means."))
+    if not pictures:
         return tag("p", "Not drawn: no parcel has both a defined score and coordinates.")
-    picture = inline_svg(anatomy.glass_brain(values, places), name="brain", label="Parcel scores on a glass brain")
-    caption = f"{label(study.model)}: R per parcel, mean over the sites' means. {basis(study, counts(study))}"
-    return figure(picture, caption)
+    small = (
+        "" if strong_R is None else "Large markers: better than chance after correction; small ones: not shown to be. "
+    )
+    return join(
+        [tag("p", _where_words(own, labels)), *pictures, tag("p", small + basis(study, counts(study)), class_="note")]
+    )
+
+
+def _where_words(own: pd.DataFrame, labels: list[str]) -> str:
+    means = own.groupby(["parcel", "site"])["r"].mean().groupby("parcel").mean().reindex(labels).dropna()
+    if means.empty:
+        return "No parcel has a defined score."
+    return (
+        f"R runs from {number(float(means.min()))} ({means.idxmin()}) to {number(float(means.max()))} "
+        f"({means.idxmax()}) over {len(means)} parcels."
+    )
 
 
 def training_section(study: Study) -> Html:

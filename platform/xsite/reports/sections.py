@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
 
+from xsite.evaluation.collapse import GLOBAL_SIGNAL
 from xsite.evaluation.scoring import ORACLE
 from xsite.evaluation.tables import subject_scores
 from xsite.reports import figures, verdict
+from xsite.reports.answers import answers_block
 from xsite.reports.folder import Study
 from xsite.reports.markup import Html, figure, inline_svg, interval, join, number, table, tag
 from xsite.reports.parcel_table import parcel_table
-from xsite.reports.verdict import label
+from xsite.reports.verdict import label, rival_of
 
 
 def basis(study: Study, n: str) -> str:
@@ -38,9 +41,10 @@ def top(study: Study) -> Html:
     name = study.experiment.get("name", "study")
     items = [tag("li", sentence, class_=mark) for mark, sentence in verdict.findings(study.summary, study.model)]
     content = [
-        tag("p", f"Study {name} · leave-one-site-out · {counts(study)}", class_="kicker"),
+        tag("p", f"Study {name} · {study.scheme} · {counts(study)}", class_="kicker"),
         tag("h1", title, class_=tone),
         tag("p", detail, class_="lead"),
+        answers_block(study),
         tag("div", join(_tiles(study)), class_="tiles"),
         tag("ul", join(items), class_="findings"),
     ]
@@ -48,11 +52,12 @@ def top(study: Study) -> Html:
 
 
 def _tiles(study: Study) -> list[Html]:
-    rows = [r for r in study.summary["overall"] if not r["control"] and r["r_mean"] is not None]
-    order = {study.model: 0, ORACLE: 2}
+    """The model, whom it must beat, and the two bounds that know the measured BOLD."""
+    order = {study.model: 0, rival_of(study.model, study.summary["rows"]): 1, GLOBAL_SIGNAL: 2, ORACLE: 3}
+    rows = [r for r in study.summary["overall"] if not r["control"] and r["r_mean"] is not None and r["model"] in order]
     found = [
         (f"{number(r['r_mean'])}", f"{label(r['model'])}, mean R of {r['n_sites']} sites")
-        for r in sorted(rows, key=lambda r: order.get(r["model"], 1))
+        for r in sorted(rows, key=lambda r: order[r["model"]])
     ]
     means = {r["model"]: r["r_mean"] for r in rows}
     if means.get(ORACLE) and study.model in means:
@@ -114,17 +119,25 @@ def _model_name(model: str, control: bool) -> Html:
 
 
 def _comparison_table(study: Study) -> Html:
-    rows = []
-    for pair in study.summary["comparison"]:
-        few = " (few)" if pair["few"] else ""
-        site = "All sites" if pair["site"] == "all" else pair["site"]
-        cells = [label(pair["b"]), f"{pair['n']} {pair['unit']}{few}", number(pair["difference"], 3, sign=True)]
-        rows.append([site, *cells, interval(pair["ci_low"], pair["ci_high"], 3, sign=True)])
-    if not rows:
+    pairs = study.summary["comparison"]
+    if not pairs:
         return tag("p", "No baseline with a defined R to compare with.")
-    caption = f"Paired by subject; over all sites the unit is the site. {basis(study, counts(study))}"
-    header = ["Held-out site", f"{label(study.model)} minus", "n", "Difference of R", "95 % interval"]
-    return join([tag("h3", f"{label(study.model)} against the baselines"), table(header, rows, caption=caption)])
+    caption = "Paired by subject; over all sites the unit is the site, and p flips the signs of its differences (no "
+    caption += f"smaller than 2 / 2^n). {basis(study, counts(study))}"
+    header = ["Held-out site", f"{label(study.model)} minus", "n", "Difference of R", "95 % interval", "p, sign flips"]
+    whole = table(header, [_pair(p) for p in pairs if p["site"] == "all"], caption=caption)
+    each = table(
+        header, [_pair(p) for p in pairs if p["site"] != "all"], caption="Within a site the unit is the subject."
+    )
+    folded = tag("details", join([tag("summary", "Site by site"), each]))
+    return join([tag("h3", f"{label(study.model)} against the other models"), whole, folded])
+
+
+def _pair(pair: Mapping[str, Any]) -> list[Any]:
+    few = " (few)" if pair["few"] else ""
+    site = "All sites" if pair["site"] == "all" else pair["site"]
+    cells = [label(pair["b"]), f"{pair['n']} {pair['unit']}{few}", number(pair["difference"], 3, sign=True)]
+    return [site, *cells, interval(pair["ci_low"], pair["ci_high"], 3, sign=True), number(pair.get("p_flip"), 3)]
 
 
 def parcel_section(study: Study) -> Html:

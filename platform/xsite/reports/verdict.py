@@ -10,7 +10,32 @@ from xsite.evaluation.intervals import few_sites_warning
 from xsite.reports.markup import interval, number
 
 Tone = Literal["good", "bad", "open"]
-LABELS = {"neurobolt": "NeuroBOLT", "ridge": "Ridge", "mean": "Training mean", "zero": "Zero", "oracle": "Oracle"}
+LABELS = {
+    "neurobolt": "NeuroBOLT",
+    "neurobolt-x": "NeuroBOLT-X",
+    "labram": "LaBraM",
+    "biot": "BIOT",
+    "ffcl": "FFCL",
+    "eegnet": "EEGNet",
+    "beira": "BEIRA",
+    "siren": "SIREN",
+    "ridge": "Ridge",
+    "mean": "Training mean",
+    "zero": "Zero",
+    "alpha": "Alpha power",
+    "vigilance": "Vigilance index",
+    "global-signal": "Measured global signal",
+    "oracle": "Oracle",
+}
+
+
+EQUAL_R = 0.005
+"""Two means of R that are nearer than this look equal on the page."""
+
+
+def digits_of(difference: float) -> int:
+    """So many that a small difference is not written as none."""
+    return 2 if abs(difference) >= 2 * EQUAL_R else 3
 
 
 def label(model: str) -> str:
@@ -61,31 +86,35 @@ def _against(
     means = f"{number(mine)} against {number(theirs)}, mean R over {len(sites)} held-out sites"
     difference, low, high = total["difference"], total["ci_low"], total["ci_high"]
     clear = low is not None and (low > 0 or high < 0)
+    digits = digits_of(difference)
     ahead, behind = (model, rival) if difference > 0 else (rival, model)
     tone: Tone = "bad" if ahead == rival else ("good" if clear else "open")
     title = f"{label(ahead)} beats {label(behind)}"
     if not clear:
         title = f"{label(ahead)} is ahead of {label(behind)}, not clearly"
+        if abs(difference) < EQUAL_R:
+            tone, title = "bad", f"{label(model)} is not better than {label(rival)}"
     bounds = "one site, no interval"
     if low is not None:
-        bounds = f"95 % interval over sites {interval(low, high, sign=True)}"
+        bounds = f"95 % interval over sites {interval(low, high, digits, sign=True)}"
     per_site = "; ".join(
-        f"{pair['site']} {number(pair['difference'], sign=True)} {interval(pair['ci_low'], pair['ci_high'], sign=True)}"
+        f"{pair['site']} {number(pair['difference'], digits, sign=True)} "
+        f"{interval(pair['ci_low'], pair['ci_high'], digits, sign=True)}"
         for pair in sites
     )
     detail = (
-        f"{label(model)} {means}: difference {number(difference, sign=True)} ({bounds}). "
+        f"{label(model)} {means}: difference {number(difference, digits, sign=True)} ({bounds}). "
         f"Per site, with 95 % intervals over subjects: {per_site}."
     )
     return tone, title, detail
 
 
 def findings(summary: Mapping[str, Any], model: str) -> list[tuple[Tone, str]]:
-    """Further sentences: oracle, chance, control, squared error, few sites."""
+    """Further sentences: oracle, control, squared error, few sites (chance stands among the answers)."""
     rows = _of(summary["rows"], model=model, control=False)
-    found = [_oracle(rows, model), _chance(rows, summary), _control(summary), _skill(rows, summary, model)]
+    found = [_oracle(rows, model), _control(summary), _skill(rows, summary, model)]
     found.append(_collapsed(summary))
-    if warning := few_sites_warning(len(rows)):
+    if (warning := few_sites_warning(len(rows))) and warning not in (summary.get("warnings") or []):
         found.append(("open", warning))
     return [item for item in found if item is not None]
 
@@ -101,21 +130,11 @@ def _oracle(rows: Sequence[Mapping[str, Any]], model: str) -> tuple[Tone, str] |
     return tone, f"Oracle: {label(model)} reaches at least half of the oracle's R {verdict} ({each})."
 
 
-def _chance(rows: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) -> tuple[Tone, str] | None:
-    n = int(summary.get("surrogates") or 0)
-    if not rows or not n:
-        return None
-    better = sum(row["p_null"] <= 0.05 for row in rows)
-    each = ", ".join(f"{row['site']} {p_value(row['p_null'], n)}" for row in rows)
-    tone: Tone = "good" if better == len(rows) else "bad"
-    return tone, f"Chance: p at most 0.05 against {n:,} surrogates at {better} of {len(rows)} sites ({each})."
-
-
 def p_value(p: float | None, n: int) -> str:
     """Write a surrogate p-value with the digits that n surrogates can carry."""
     if p is None or math.isnan(p):
         return "–"
-    return f"{p:.{max(2, len(str(n)) - 1)}f}"
+    return f"{p:.{max(2, math.ceil(math.log10(max(n + 1, 2)) - 0.03))}f}"  # 1 / 1,001 is 0.001, 1 / 2,001 is 0.0005
 
 
 def _control(summary: Mapping[str, Any]) -> tuple[Tone, str]:
@@ -137,7 +156,14 @@ def _collapsed(summary: Mapping[str, Any]) -> tuple[Tone, str] | None:
     rows = summary.get("collapsed") or []
     if not rows:
         return None
-    return "bad", "Collapsed: " + "; ".join(row["line"] for row in rows) + ". A correlation alone would hide this."
+    if len(rows) > 3:
+        sites: dict[str, dict[str, None]] = {}
+        for row in rows:
+            sites.setdefault(label(row["model"]), {})[row["site"]] = None
+        lines = [f"{model} at {len(own)} site{'s' if len(own) > 1 else ''}" for model, own in sites.items()]
+    else:
+        lines = [row["line"] for row in rows]
+    return "bad", "Collapsed: " + "; ".join(lines) + ". A correlation alone would hide this."
 
 
 def _skill(rows: Sequence[Mapping[str, Any]], summary: Mapping[str, Any], model: str) -> tuple[Tone, str] | None:

@@ -25,6 +25,7 @@ from xsite.data.store import (
 )
 from xsite.errors import ChannelError, RecipeError, StoreError
 from xsite.evaluation.folds import Segments, manifest_keys
+from xsite.evaluation.sketches import Sketch, sketch_recording
 from xsite.experiment import Channels, Experiment
 from xsite.learning.targets import TargetSpec, median_scale, select_parcels, without_test_part
 from xsite.recording import Float, Montage, Parcellation, RecordingKey
@@ -42,6 +43,8 @@ class Facts:
     parcellation: Parcellation
     scale_R: Float
     has_truth: bool
+    sketch: Sketch | None = None
+    """For the leakage audit; None where nobody asked for one."""
 
     @property
     def montage(self) -> Montage:
@@ -172,12 +175,12 @@ def row_keys(manifest: pd.DataFrame) -> list[RecordingKey]:
     return [RecordingKey(*row) for row in columns.itertuples(index=False)]
 
 
-def load_study(store: str, manifest: pd.DataFrame, experiment: Experiment) -> StudyData:
-    """Read every recording into shared memory, one Ray task each."""
+def load_study(store: str, manifest: pd.DataFrame, experiment: Experiment, *, sketch: bool = False) -> StudyData:
+    """Read every recording into shared memory, one Ray task each; with ``sketch``, draw it for the audit as well."""
     keys = manifest_keys(manifest)
     data = experiment.data
     read = ray.remote(num_cpus=1, num_returns=2)(_read)
-    pairs = [read.remote(store, key, data.parcels, data.low_pass) for key in keys]
+    pairs = [read.remote(store, key, data.parcels, data.low_pass, sketch) for key in keys]
     facts = dict(zip(keys, gather([fact for _, fact in pairs]), strict=True))
     if data.channels == "common":
         warn_of_lost_channels({key: fact.ch_names for key, fact in facts.items()})
@@ -233,7 +236,7 @@ def tell_of_filled_channels(montages: Mapping[RecordingKey, Montage], ch_names: 
             logger.warning("%s, %d recordings: %s", site, n, "; ".join(words))
 
 
-def _read(store: str, key: RecordingKey, parcels: tuple[str, ...], low_pass: float) -> tuple[Any, Facts]:
+def _read(store: str, key: RecordingKey, parcels: tuple[str, ...], low_pass: float, sketch: bool) -> tuple[Any, Facts]:
     recording = select_parcels(read_recording(store, key), parcels)
     scale_R = target_scale(recording.bold, recording.t_r, low_pass, valid_V=recording.volume_valid)
     return recording, Facts(
@@ -242,6 +245,7 @@ def _read(store: str, key: RecordingKey, parcels: tuple[str, ...], low_pass: flo
         recording.parcellation,
         scale_R,
         recording.truth is not None,
+        sketch_recording(recording, low_pass) if sketch else None,
     )
 
 

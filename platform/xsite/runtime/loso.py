@@ -16,6 +16,7 @@ import pandas as pd
 from xsite.errors import RecipeError
 from xsite.evaluation.figures import recording_figures
 from xsite.evaluation.folds import Fold
+from xsite.evaluation.leakage import Audit
 from xsite.evaluation.plan import NESTED, Plan, make_plan
 from xsite.evaluation.plan import ORACLE as ORACLE_RULE
 from xsite.evaluation.scoring import ORACLE, save_predictions, score_predictions
@@ -30,7 +31,16 @@ from xsite.evaluation.selection import (
 from xsite.evaluation.splits import make_folds
 from xsite.evaluation.tables import study_summary
 from xsite.experiment import Experiment
-from xsite.runtime.held_out import HeldOut, fold_scores, main_predictions, run_figures, with_selected
+from xsite.learning.adaptation import access_level
+from xsite.runtime.audit import audit_trainings, audit_unseen
+from xsite.runtime.held_out import (
+    HeldOut,
+    fold_scores,
+    known_scores,
+    main_predictions,
+    run_figures,
+    with_selected,
+)
 from xsite.runtime.inputs import StudyData, absolute_store, load_study, select_manifest
 from xsite.runtime.plans import check_model
 from xsite.runtime.progress import Progress
@@ -124,13 +134,15 @@ def run_loso(
     ------
     FoldError, RecipeError, StoreError, ClusterError
         The study cannot be run as asked; nothing has been trained then.
+    LeakageError
+        The audit failed, and the recipe does not say ``audit: warn``; ``leakage.json`` says why.
     """
     check_names(experiment, baselines)
     store = absolute_store(store)
     manifest, folds, plan = plan_study(experiment, store)
     check_scale(experiment)
     folder = StudyFolder(study_dir)
-    data = load_study(store, manifest, experiment)
+    data = load_study(store, manifest, experiment, sketch=True)
     folder.write_plan(experiment, data, folds, plan)
     study = _Study(experiment, data, folds, plan, folder, build_model, Progress(folder, on_event))
     return study.run(baselines)
@@ -171,10 +183,13 @@ class _Study:
         self.folder, self.build_model, self.progress = folder, build_model, progress
         self.trainings = Trainings(experiment, data, plan, folder)
         self.held_out = HeldOut(experiment, data, folds, plan)
+        self.audit = Audit(())
 
     def run(self, baselines: Mapping[str, BaselineFactory]) -> StudyResult:
         """Everything is queued as soon as it can be; the final model trains while the folds are being scored."""
         jobs = self.trainings.first()
+        self.audit = audit_unseen(self.experiment, self.data, self.folds, self.plan, jobs)
+        self._enforce()
         for job in {job.model: job for job in jobs}.values():
             check_model(job, job.experiment, self.build_model)
         self.progress.plan(self.experiment, self.data, self.folds, self.plan)
@@ -186,10 +201,17 @@ class _Study:
             on_event=self.progress, then=self._next, rounds=self.trainings.rounds,
         )  # fmt: skip
         self.folder.write_histories(outcomes)
+        self.audit = audit_trainings(self.audit, self.experiment, self.data, self.folds, self.plan, outcomes)
+        self._enforce()
         scores, summary = self._score(outcomes)
         self.progress.summary(summary, run_figures(scores, self.plan, self.folds))
         final = next((Path(outcome.job.folder) for outcome in outcomes if outcome.job.purpose == "final"), None)
         return StudyResult(self.folder.path, summary, scores, outcomes, final, self.data.data_hash)
+
+    def _enforce(self) -> None:
+        """The verdict is on disk before it stops anything."""
+        self.folder.write_json("leakage.json", self.audit.to_dict())
+        self.audit.enforce(self.experiment.audit)
 
     def _next(self, outcomes: list[FoldOutcome]) -> list[FoldJob]:
         """Jobs that could not be known before these outcomes."""
@@ -206,10 +228,13 @@ class _Study:
         by_fold = fold_scores(found, self.folds, parcels, signals)
         choices = self._choices(outcomes, by_fold)
         chosen = {fold: choice.variant for fold, choice in choose(choices).items()}
+        known: Mapping[str, Any] = self.held_out.known
         if len(experiment.labels) > 1:
-            found = with_selected(found, chosen)
+            found, known = with_selected(found, chosen), with_selected(known, chosen)
         predictions = main_predictions(found, self.folds)
         scores = score_predictions(predictions, parcels=parcels, global_signals=signals)
+        scores = scores.assign(access=access_level(experiment.data.adapt))
+        id_scores = known_scores(known, parcels, signals)
         figures = recording_figures(predictions, parcels, self.data.t_r)
         others = [label for label in experiment.labels if label != experiment.deployed]
         summary = study_summary(
@@ -220,12 +245,17 @@ class _Study:
             surrogates=experiment.surrogates,
             seed=experiment.seed,
             selection=experiment.select_on,
+            access=access_level(experiment.data.adapt),
             figures=figures,
+            id_scores=id_scores,
         )
         record = selection_record(experiment.select_on, choices, experiment.training_seeds)
         summary = {**summary, "chosen": record["chosen"], "deployable": record["deployable"], "plan": self.plan.hash}
+        summary |= {"leakage": self.audit.to_dict()}
         self.folder.write_table("scores.parquet", scores)
         self.folder.write_table("figures.parquet", figures)
+        if id_scores is not None:
+            self.folder.write_table("id_scores.parquet", id_scores)
         tested = [key for fold in self.folds for key in fold.test]
         if len(set(tested)) < len(tested):  # the main table cannot say which of several folds tested a recording
             self.folder.write_table("scores_by_fold.parquet", by_fold)

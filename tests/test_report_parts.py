@@ -1,0 +1,409 @@
+"""What the study's page says: its figures are those of the tables, and what was not measured is not on it."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import itertools
+import json
+import re
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from test_report import HABITS, Reader, make_study
+
+from xsite.evaluation.folds import ENTITIES
+from xsite.evaluation.null_view import null_histograms
+from xsite.evaluation.scoring import Prediction, score_predictions
+from xsite.evaluation.tables import json_safe, study_summary, subject_scores
+from xsite.reports import audit, chance, downloads, known_sites, methods, transfer
+from xsite.reports.answers import answers
+from xsite.reports.folder import load_study
+from xsite.reports.markup import interval, number
+from xsite.reports.references import ALGORITHMS, LIBRARIES, STATISTICS, algorithm_reference
+from xsite.reports.study import SECTIONS, render, write_report
+from xsite.reports.verdict import p_value
+from xsite.runtime.held_out import known_scores
+
+SITES = list(HABITS)
+CARD = {
+    "name": "NeuroBOLT",
+    "paper": "Li et al., 50 % & more, NeurIPS 2024 (arXiv 2410.05341)",
+    "year": 2024,
+    "differs": [],
+}
+
+
+@pytest.fixture(scope="module")
+def once(tmp_path_factory):
+    return tmp_path_factory.mktemp("parts") / "study"
+
+
+@pytest.fixture
+def folder(once, tmp_path, make_recording, rng):
+    """A fresh copy of one study without coordinates, whose page is quick to draw."""
+    if not once.exists():
+        make_study(once, make_recording, rng, n_parcels=3, n_volumes=70)
+        (once / "parcels.json").unlink()
+        (once / "montages.json").unlink()
+    return Path(shutil.copytree(once, tmp_path / "study"))
+
+
+@pytest.fixture
+def study(folder):
+    return load_study(folder)
+
+
+def words(content):
+    return Reader(content).text
+
+
+def own(rows, **wanted):
+    return [row for row in rows if all(row[key] == value for key, value in wanted.items())]
+
+
+def asked(study):
+    """Question to (tone, answer)."""
+    return {question: (tone, answer) for tone, question, answer in answers(study)}
+
+
+def test_first_lines_answer_with_the_figures_of_the_tables(study):
+    found = asked(study)
+    total = own(study.summary["overall"], model="neurobolt", control=False)[0]
+    _, works = found["Does it work at an unseen site?"]
+    for figure in (number(total["r_mean"]), interval(total["ci_low"], total["ci_high"]), p_value(total["p_null"], 99)):
+        assert figure in works
+    assert interval(total["here_low"], total["here_high"]) in works
+    assert p_value(total["p_shift"], 99) in works
+    rows = own(study.summary["rows"], model="neurobolt", control=False)
+    for row in rows:
+        assert f"{row['site']} {number(row['r_mean'])} (p {p_value(row['p_null'], 99)})" in found["Where?"][1]
+    better = sum(max(row["p_null"], row["p_shift"]) <= 0.05 for row in rows)
+    assert f"at {better} of 3 sites" in found["Where?"][1]
+    subjects = subject_scores(study.scores)
+    mine = subjects[(subjects["model"] == "neurobolt") & ~subjects["control"]]
+    partial = float(mine.groupby("site")["r_partial"].mean().mean())
+    assert f"Partial R {number(partial)} [" in found["Beyond the global signal?"][1]
+    pair = own(study.summary["comparison"], b="ridge", site="all")[0]
+    tone, ridge = found["Beyond ridge?"]
+    assert (tone, ridge.startswith("No: ")) == ("bad", True)
+    assert interval(pair["ci_low"], pair["ci_high"], sign=True) in ridge
+    assert "no smaller than 0.25 with so few" in ridge  # three sites: 2 / 2 ** 3
+    tone, sure = found["How sure are we?"]
+    assert tone == "bad"
+    assert "collapsed at north" in sure  # noise beside the truth: it correlates, and is no better than zero
+    assert "3 sites, 9 subjects, 1 training seed;" in sure
+    assert "few sites" in sure
+    assert "no leakage audit was recorded" in sure
+
+
+def test_answers_turn_with_what_is_found(study):
+    swapped = study_summary(study.scores, study.predictions, model="ridge", rivals=("neurobolt",), surrogates=99)
+    found = asked(replace(study, summary=swapped))
+    assert found["Beyond neurobolt?"][0] == "good"
+    control = study.scores[study.scores["control"]].assign(control=False)  # noise under the model's name
+    others = study.scores[~study.scores["control"] & (study.scores["model"] != "neurobolt")]
+    noise = [replace(p, control=False) for p in study.predictions if p.control]
+    predictions = noise + [p for p in study.predictions if not p.control and p.model != "neurobolt"]
+    scores = pd.concat([control, others], ignore_index=True)
+    bad = study_summary(scores, predictions, model="neurobolt", rivals=("ridge",), surrogates=99)
+    found = asked(replace(study, summary=bad, scores=scores))
+    assert found["Does it work at an unseen site?"][0] == "bad"
+    assert found["Does it work at an unseen site?"][1].startswith("No, or not shown: ")
+    assert found["For which parcels?"] == (
+        "bad", "Better than chance in 0 of 3 (Holm-corrected, family-wise 5 %); not shown for "
+        "parcel 0 <L>, parcel 1 <R>, parcel 2 <L>.",
+    )  # fmt: skip
+    assert asked(replace(study, scores=study.scores.assign(r_partial=np.nan)))["Beyond the global signal?"] == (
+        "open", "Not known: no site of this study gives a measured global signal.",
+    )  # fmt: skip
+
+
+def test_study_of_subjects_claims_nothing_about_sites(study):
+    folds = [{**fold, "unit": "subject"} for fold in study.folds]
+    found = asked(replace(study, folds=folds))
+    assert "it says nothing of an unseen site" in found["Does it work on what was held out?"][1]
+    assert "Does it work at an unseen site?" not in found
+
+
+def test_no_section_is_empty_and_none_tells_of_what_is_absent(folder):
+    for name in ("versions.json", "histories.parquet"):
+        (folder / name).unlink()
+    page = write_report(folder).read_text(encoding="utf-8")
+    sections = dict(re.findall(r'<section id="([^"]+)">(.*?)</section>', page, flags=re.DOTALL))
+    assert not {"gap", "matrix", "growing", "calibration", "leakage"} & set(sections)
+    titles = {anchor: title for anchor, _, title, _ in SECTIONS}
+    for anchor, content in sections.items():
+        assert len(words(content)) > len(titles[anchor]) + 20
+    links = re.findall(r"<nav.*?</nav>", page, flags=re.DOTALL)[0]
+    assert re.findall(r'href="#([^"]+)"', links) == list(sections)
+    text = words(page)
+    assert not re.search(r"\bnan\b|\bNone\b|\bNaN\b", text)
+    assert "Calibration" not in links
+
+
+def test_forest_has_every_site_with_its_interval_and_both_overall(study):
+    page = render(study)
+    section = words(re.search(r'<section id="forest">(.*?)</section>', page, flags=re.DOTALL)[1])
+    total = own(study.summary["overall"], model="neurobolt", control=False)[0]
+    for row in own(study.summary["intervals"], model="neurobolt", control=False):
+        assert f"{number(row['r_mean'])} {interval(row['ci_low'], row['ci_high'])}" in section
+        assert f"{row['site']} n 3" in section
+    assert f"A site to come may expect R {number(total['r_mean'])}" in section
+    assert f"{number(total['r_mean'])} {interval(total['here_low'], total['here_high'])}" in section
+    assert "Few sites: 3" in section
+    assert "Fewer than five subjects at" in section
+
+
+def test_null_histograms_hold_every_surrogate_and_agree_with_p(study):
+    summary = study.summary
+    found = summary["nulls"]
+    assert {h["site"] for h in own(found, model="neurobolt", control=False)} == {"all", *SITES}
+    ps = {r["site"]: r for r in own(summary["rows"], model="neurobolt", control=False)}
+    ps["all"] = own(summary["overall"], model="neurobolt", control=False)[0]
+    for one in own(found, model="neurobolt", control=False):
+        assert sum(one["counts"]) == one["n"]
+        assert one["observed"] == ps[one["site"]]["r_mean"]
+        name = {"phase": "p_null", "shift": "p_shift"}[one["kind"]]
+        edges = np.linspace(one["low"], one["high"], len(one["counts"]) + 1)
+        inside = np.array(one["counts"])
+        least, most = inside[edges[:-1] >= one["observed"]].sum(), inside[edges[1:] >= one["observed"]].sum()
+        assert least <= ps[one["site"]][name] * (one["n"] + 1) - 1 <= most
+    assert "zero" not in {h["model"] for h in found}  # a constant prediction has no distribution
+    quiet = null_histograms([{"site": "a", "model": "m", "control": False, "r_mean": None}], [], {"phase": {}})
+    assert quiet == []
+    section = words(chance.null_section(study))
+    assert f"p = {p_value(ps['all']['p_null'], 99)} (phase-randomised)" in section
+
+
+def test_parcels_say_which_correction_they_stand_on(study):
+    rows, column = chance.significant_parcels(study)
+    assert (len(rows), column) == (3, "p_holm")
+    section = words(chance.parcel_section(study))
+    for row in rows:
+        for name in ("p_null", "p_holm", "p_max"):
+            assert p_value(row[name], 99) in section
+        assert number(row["r_partial_mean"], 3) in section
+    few = {**study.summary, "surrogates": 19}
+    few["parcels"] = [{**row, "p_floor": 3 / 20} for row in study.summary["parcels"]]
+    section = words(chance.parcel_section(replace(study, summary=few)))
+    assert "Holm's correction could not reach 5 % with 19 surrogates" in section
+    assert not chance.parcel_section(replace(study, summary={**few, "surrogates": 0}))
+
+
+def test_gap_shows_what_id_ood_holds(study):
+    inside = study.scores.assign(r=study.scores["r"] + 0.1, held_out="elsewhere")
+    summary = study_summary(
+        study.scores, study.predictions, model="neurobolt", rivals=("ridge",), surrogates=0, id_scores=inside
+    )
+    told = words(known_sites.gap_section(replace(study, summary=summary)))
+    row = own(summary["id_ood"], model="neurobolt")[0]
+    assert row["gap"] == pytest.approx(0.1)
+    for figure in (number(row["id"]), number(row["ood"]), f"{row['worst_site']} ({number(row['worst'])})"):
+        assert figure in told
+    assert "a gap of +0.10" in told
+
+
+def test_ranks_name_the_best_and_whom_it_shares_a_group_with(study):
+    told = words(known_sites.rank_section(study))
+    ranks = study.summary["ranks"]
+    best = min(ranks["ranks"], key=ranks["ranks"].get)
+    assert best == "ridge"
+    assert f"Ridge ranks first ({number(ranks['ranks']['ridge'])}" in told
+    for pair in ranks["pairs"]:
+        assert number(pair["difference"], 3, sign=True) in told
+    assert not known_sites.rank_section(replace(study, summary={**study.summary, "ranks": None}))
+
+
+def by_fold(study, folds):
+    """Scores of folds over training sites: what each fold's test side scored, a little worse with fewer sites."""
+    tables = []
+    for fold in folds:
+        tested = {tuple(key) for key in fold["test"]}
+        keys = study.scores[list(ENTITIES)].fillna("").apply(tuple, axis=1)
+        table = study.scores[keys.isin(tested)].copy()
+        n = len({key[0] for key in fold["train"]})
+        table["r"] -= 0.2 / n
+        tables.append(table.assign(fold=fold["held_out"], n_train_sites=n))
+    return pd.concat(tables, ignore_index=True)
+
+
+def keys_of(study, sites):
+    rows = study.scores[study.scores["site"].isin(sites)][list(ENTITIES)].fillna("").drop_duplicates()
+    return rows.to_numpy().tolist()
+
+
+def fold(study, label, train, test):
+    sides = {"train": keys_of(study, train), "val": keys_of(study, train[:1]), "test": keys_of(study, test)}
+    return {"held_out": label, "unit": "training-sites", "fingerprint": "0", **sides}
+
+
+def test_matrix_cells_are_the_means_of_their_folds(study):
+    folds = [fold(study, f"all-but-{site}", [site], [s for s in SITES if s != site]) for site in SITES]
+    recipe = {**study.experiment, "folds": {"scheme": "site-to-site"}}
+    table = by_fold(study, folds)
+    matrix = replace(study, folds=folds, experiment=recipe, tables={"scores_by_fold": table})
+    means = transfer.fold_means(matrix)
+    mine = means[means["model"] == "neurobolt"]
+    assert set(zip(mine["train"], mine["site"], strict=True)) == set(itertools.permutations(SITES, 2))
+    section = transfer.matrix_section(matrix)
+    rows = {
+        re.sub(r"<.*?>", "", head): body for head, body in re.findall(r"<tr><th[^>]*>(.*?)</th>(.*?)</tr>", section)
+    }
+    for train in SITES:
+        cells = re.findall(r"<td[^>]*>(.*?)</td>", rows[train])
+        for cell, site in zip(cells, sorted(SITES), strict=False):
+            expected = mine[(mine["train"] == train) & (mine["site"] == site)]["r"]
+            assert cell == (number(float(expected.iloc[0])) if len(expected) else "–")
+    truth = subject_scores(table[table["fold"] == "all-but-west"].drop(columns="fold"))
+    truth = truth[(truth["model"] == "neurobolt") & ~truth["control"] & (truth["site"] == "north")]["r"].mean()
+    assert number(float(truth)) in rows["west"]
+    assert not transfer.growing_section(matrix)
+    assert not transfer.matrix_section(study)
+
+
+def test_learning_curve_over_sites_is_paired(study):
+    folds = []
+    for site in SITES:
+        others = [s for s in SITES if s != site]
+        folds += [fold(study, f"{site}_from-{n}", others[:n], [site]) for n in (1, 2)]
+    recipe = {**study.experiment, "folds": {"scheme": "growing-sites"}}
+    growing = replace(study, folds=folds, experiment=recipe, tables={"scores_by_fold": by_fold(study, folds)})
+    told = words(transfer.growing_section(growing))
+    assert "a gain of +0.10 [+0.10, +0.10] over the same test sites" in told  # 0.2 / 1 against 0.2 / 2, everywhere
+    means = transfer.fold_means(growing)
+    last = means[(means["model"] == "neurobolt") & (means["n_train_sites"] == 2)]["r"].mean()
+    assert f"with 2 sites {number(float(last))}" in told
+    assert not transfer.matrix_section(growing)
+
+
+def test_calibration_is_averaged_over_draws_then_subjects_then_sites(study):
+    rows = [
+        {"held_out": "west", "k": 0, "draw": 0, "part": "head", "subject": "1", "r": 0.1},
+        {"held_out": "west", "k": 1, "draw": 0, "part": "head", "subject": "1", "r": 0.2},
+        {"held_out": "west", "k": 1, "draw": 1, "part": "head", "subject": "1", "r": 0.4},
+        {"held_out": "west", "k": 1, "draw": 0, "part": "head", "subject": "2", "r": 0.5},
+        {"held_out": "north", "k": 0, "draw": 0, "part": "head", "subject": "1", "r": 0.3},
+        {"held_out": "north", "k": 1, "draw": 0, "part": "head", "subject": "1", "r": 0.6},
+    ]
+    means = transfer.calibration_means(pd.DataFrame(rows)).set_index(["k", "site"])["r"]
+    assert means[1, "west"] == pytest.approx(0.4)
+    told = words(transfer.calibration_section(replace(study, tables={"calibration": pd.DataFrame(rows)})))
+    assert "head: 0.20 at k = 0, 0.50 at k = 1." in told
+    assert "Access to the test site: k labelled subjects" in told
+    assert not transfer.calibration_section(study)
+
+
+@pytest.mark.parametrize(("verdict", "tone", "said"), [("fail", "bad", "FAILED"), ("pass", "open", "audit passed")])
+def test_leakage_verdict_reaches_the_first_lines(study, verdict, tone, said):
+    finding = {
+        "check": "duplicated recordings",
+        "verdict": verdict,
+        "compared": "9 recordings",
+        "evidence": ["a <b> c"],
+    }
+    content = {"verdict": verdict, "sentence": "Seven checks.", "findings": [finding]}
+    summary = {**study.summary, "collapsed": []}
+    found = asked(replace(study, leakage=content, summary=summary))["How sure are we?"]
+    assert found[0] == tone
+    assert said in found[1]
+    section = audit.audit_section(replace(study, leakage=content))
+    assert "a &lt;b&gt; c" in section
+    assert "Seven checks. " in words(section)
+    assert not audit.audit_section(study)
+
+
+def test_warnings_and_collapsed_models_are_listed_once(study):
+    row = {"site": "west", "model": "biot", "seed": 1, "r": 0.151, "r2": -0.002, "variance_ratio": 1e-4, "line": "LINE"}
+    summary = {**study.summary, "warnings": ["Collapsed: LINE.", "Mind the gap."], "collapsed": [row]}
+    told = words(audit.warning_section(replace(study, summary=summary)))
+    assert "2 things to know" in told
+    assert "Mind the gap." in told
+    assert "LINE" not in told
+    for figure in ("BIOT", "0.151", "−0.002", "1.0e-04"):
+        assert figure in told
+    assert not audit.warning_section(replace(study, summary={**summary, "warnings": [], "collapsed": []}))
+
+
+def test_every_table_comes_back_from_its_file_and_from_the_page(folder):
+    page = write_report(folder, cards={"neurobolt": CARD}).read_text(encoding="utf-8")
+    assert json.loads((folder / "cards.json").read_text())["neurobolt"]["year"] == 2024
+    scores = pd.read_parquet(folder / "scores.parquet")
+    pd.testing.assert_frame_equal(pd.read_parquet(folder / "tables" / "scores.parquet"), scores)
+    entities = dict.fromkeys(["subject", "session", "run"], str)
+    back = pd.read_csv(folder / "tables" / "scores.csv", dtype=entities, keep_default_na=True)
+    np.testing.assert_allclose(back["r"], scores["r"], rtol=1e-12)
+    assert back["parcel"].tolist() == scores["parcel"].tolist()
+    summary = json.loads((folder / "summary.json").read_text())
+    rows = json_safe(pd.read_parquet(folder / "tables" / "sites.parquet").to_dict("records"))
+    assert rows == [{name: row.get(name) for name in rows[0]} for row in summary["rows"]]
+    links = dict(re.findall(r'href="(?=data:)([^"]+)" download="([^"]+)"', page))
+    assert {"sites.csv", "sites.parquet", "overall.csv", "parcels.parquet", "ranks.csv"} <= set(links.values())
+    for address, name in links.items():
+        data = base64.b64decode(html.unescape(address).split(",", 1)[1])
+        assert data == (folder / "tables" / name).read_bytes()
+        content = pd.read_parquet(io.BytesIO(data)) if name.endswith("parquet") else pd.read_csv(io.BytesIO(data))
+        assert len(content)
+    for address, name in re.findall(r'href="(tables/[^"]+)" download="([^"]+)"', page):
+        assert (folder / address).name == name
+        assert (folder / address).stat().st_size > downloads.INSIDE
+    assert not list((folder / "tables").glob(".*"))
+
+
+def test_methods_say_what_was_run_and_nothing_else(study):
+    study = replace(study, cards={"neurobolt": CARD})
+    told = methods.paragraph(study)
+    for fact in (
+        "BOLD series of 3 parcels", "9 recordings of 9 subjects at 3 sites", "Each site was held out in turn",
+        "1 variant was trained with one seed", "model NeuroBOLT (2024), algorithm erm (Vapnik 1998)", "train-site-val",
+        "99 phase-randomised (Prichard & Theiler 1994)", "ridge and zero", "numpy", "The oracle is",
+        "trained on the BOLD of other",
+    ):  # fmt: skip
+        assert fact in told
+    assert "Sagawa" not in told
+    bib = "\n".join(one.bibtex() for one in methods.references(study))
+    assert bib.count("{") == bib.count("}")
+    keys = re.findall(r"^@\w+\{([^,]+),", bib, flags=re.MULTILINE)
+    assert len(keys) == len(set(keys))
+    assert {"neurobolt2024", "vapnik1998", "prichard1994", "holm1979", "harris2020"} <= set(keys)
+    assert "paszke2019" not in keys  # the study's versions do not name torch
+    assert r"50 \% \& more" in bib
+    assert "eprint = {2410.05341}" in bib
+    assert "http" not in bib
+    for one in methods.references(study):  # whatever is in the bibliography is cited, save what only libraries are for
+        assert one.short in told
+
+
+def test_variants_bring_their_algorithm_and_baselines_need_none(study):
+    recipe = {**study.experiment, "variants": {"neurobolt": {"algorithm.name": "group-dro"}, "absent": {}}}
+    told = methods.paragraph(replace(study, experiment=recipe))
+    assert "algorithm group-dro (Sagawa et al. 2020)" in told
+    assert "absent" not in told
+    only = study.scores[study.scores["model"] != "neurobolt"]
+    assert "No model was trained; ridge and zero were fitted" in methods.paragraph(replace(study, scores=only))
+    assert algorithm_reference("no such thing") is None
+    references = [*STATISTICS.values(), *ALGORITHMS.values(), *LIBRARIES.values()]
+    assert len({one.key for one in references}) == len(references)
+    assert all(re.fullmatch(r"(19|20)\d\d", one.fields["year"]) and one.fields["title"] for one in references)
+
+
+def test_known_scores_keep_the_fold_and_are_none_without_validation(study):
+    some = [p for p in study.predictions if p.key.site == "west" and not p.control]
+    parcels = list(dict.fromkeys(study.scores["parcel"]))
+    table = known_scores({"north": some, "south-2": []}, parcels, {})
+    assert set(table["held_out"]) == {"north"}
+    truth = score_predictions(some, parcels=parcels)
+    pd.testing.assert_series_equal(table["r"], truth["r"])
+    assert known_scores({"north": []}, parcels, {}) is None
+    assert isinstance(some[0], Prediction)
+
+
+def test_p_values_are_written_with_the_digits_that_surrogates_carry():
+    assert [p_value(1 / (n + 1), n) for n in (99, 199, 999, 1000, 2000, 9999)] == [
+        "0.01", "0.005", "0.001", "0.001", "0.0005", "0.0001",
+    ]  # fmt: skip
