@@ -109,7 +109,7 @@ class Optim(_Part):
     epochs: int = Field(30, gt=0)
     warmup_epochs: float = Field(5, ge=0)
     warmup_from: float | None = Field(None, ge=0)
-    """Learning rate of the very first step; the warm-up is linear from there. Null: its own share of ``lr``, above 0."""
+    """Learning rate of the first step, from which the warm-up is linear. Null: its own share of ``lr``, above 0."""
     windows_per_epoch: int | None = Field(None, gt=0)
     """Windows drawn per epoch without replacement; ``None`` means all."""
     patience: int | None = Field(None, gt=0)
@@ -117,8 +117,8 @@ class Optim(_Part):
     clip: float | None = Field(None, gt=0)
     precision: Precision = "float32"
     compile: bool = False
-    """Compile the training step (``torch.compile``; needs a C++ compiler, on a GPU Triton too). The first step then takes
-    a minute or more: it pays for long trainings of large models."""
+    """Compile the training step (``torch.compile``; needs a C++ compiler, on a GPU Triton too). The first step then
+    takes a minute or more: it pays for long trainings of large models."""
 
 
 class Folds(_Part):
