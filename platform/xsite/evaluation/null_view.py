@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from xsite.evaluation.nulls import Kind
-from xsite.evaluation.surrogates import Label
+from xsite.evaluation.surrogates import Label, over_folds
 from xsite.recording import Float
 
 BINS = 24
@@ -45,7 +45,7 @@ def null_histograms(
         for row in overall:
             own = [null for (_, model, control), null in means.items() if (model, control) == _who(row)]
             if own:
-                found.append(_histogram(row, "r_mean", np.mean(own, axis=0), site="all", kind=kind))
+                found.append(_histogram(row, "r_mean", over_folds(own), site="all", kind=kind))
     return [one for one in found if one]
 
 

@@ -5,7 +5,6 @@ Shape letters: ``R`` parcels, ``N`` surrogates, ``S`` sites.
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,7 @@ from xsite.evaluation.intervals import FEW_SITES, t_interval
 from xsite.evaluation.nulls import surrogate_p
 from xsite.evaluation.scoring import ORACLE
 from xsite.evaluation.subjects import parcel_scores
-from xsite.evaluation.surrogates import Nulls
+from xsite.evaluation.surrogates import Nulls, over_folds
 from xsite.recording import Float
 
 
@@ -41,17 +40,11 @@ def parcel_rows(scores: pd.DataFrame, nulls: Nulls) -> list[dict[str, Any]]:
             for site in group["site"].unique()
             if (null := nulls.parcels.get((str(site), str(model), bool(control)))) is not None
         ]
-        null_NR = _over_sites(known) if known else np.empty((0, len(names)))
+        null_NR = over_folds(known) if known else np.empty((0, len(names)))
         if null_NR.shape[1] != len(names):
             raise ValueError(f"parcels: scores name {len(names)}, the surrogates of {model!r} have {null_NR.shape[1]}")
         rows += _model_rows({"model": str(model), "control": bool(control)}, group, names, null_NR)
     return rows
-
-
-def _over_sites(tables: list[Float]) -> Float:
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Mean of empty slice", RuntimeWarning)  # a parcel that no site covers
-        return np.asarray(np.nanmean(np.stack(tables), axis=0))
 
 
 def _model_rows(label: dict[str, Any], group: pd.DataFrame, names: list[str], null_NR: Float) -> list[dict[str, Any]]:

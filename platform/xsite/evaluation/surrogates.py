@@ -5,6 +5,8 @@ Shape letters: ``R`` parcels, ``N`` surrogates.
 
 from __future__ import annotations
 
+import math
+import warnings
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -18,6 +20,10 @@ from xsite.recording import Float, RecordingKey
 
 Label = tuple[str, str, bool]
 """Site, model, control."""
+
+FOLD_DEPENDENCE = math.sqrt(2)
+"""How much wider than independent folds the mean over folds scatters, at most: site i's BOLD trains the model that is
+tested at j and j's the one tested at i, so an accident counts twice (docs/evaluation.md, section 13)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,6 +82,21 @@ def _mean(tables: Sequence[Float]) -> Float:
         count_NR += known_NR
         total_NR += np.where(known_NR, table_NR, 0.0)
     return np.asarray(np.where(count_NR > 0, total_NR / np.maximum(count_NR, 1), np.nan))
+
+
+def over_folds(nulls: Sequence[Float]) -> Float:
+    """Null of a mean over folds from the nulls of the folds, widened because folds are not independent.
+
+    Parameters
+    ----------
+    nulls : sequence of array, shape (N,) or (N, R)
+        One per held-out site; NaN where a site lacks a parcel.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Mean of empty slice", RuntimeWarning)  # a parcel that no site covers
+        mean = np.asarray(np.nanmean(np.stack(list(nulls)), axis=0))
+        centre = np.nanmean(mean, axis=0)
+    return np.asarray(centre + (FOLD_DEPENDENCE if len(nulls) > 1 else 1.0) * (mean - centre))
 
 
 def null_means(

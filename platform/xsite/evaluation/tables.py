@@ -23,7 +23,7 @@ from xsite.evaluation.nulls import null_band, surrogate_p
 from xsite.evaluation.parcels import parcel_rows
 from xsite.evaluation.scoring import ORACLE, Prediction
 from xsite.evaluation.subjects import subject_scores
-from xsite.evaluation.surrogates import Label, Nulls, null_means, study_nulls
+from xsite.evaluation.surrogates import Label, Nulls, null_means, over_folds, study_nulls
 from xsite.recording import Float
 
 __all__ = [
@@ -132,8 +132,9 @@ def overall(
     """Each model over all sites: mean of the site means, interval over sites, and the band of its own surrogates.
 
     ``ci_low, ci_high`` (t over site means) are about the next site, ``here_low, here_high`` (Welch) about exactly these
-    sites. ``inside_band`` answers the control's question: is the mean where chance would put it in 95 of 100 cases?
-    A site where a model says nothing counts as 0, unless it says nothing anywhere.
+    sites. p-values and band allow for the dependence of folds. ``inside_band`` answers the control's question: is the
+    mean where chance would put it in 95 of 100 cases? A site where a model says nothing counts as 0, unless it says
+    nothing anywhere.
     """
     rows = []
     for (model, control), group in subject_scores(scores).groupby(["model", "control"], sort=False):
@@ -142,7 +143,7 @@ def overall(
         of_site = [values.tolist() for _, values in filled.groupby(group["site"], sort=False)]
         there, here = site_interval(of_site), site_interval(of_site, method="welch")
         known = [nulls[found] for site in group["site"].unique() if (found := (str(site), *label)) in nulls]
-        null = np.mean(known, axis=0) if known else np.empty(0)
+        null = over_folds(known) if known else np.empty(0)
         band, n_sites = null_band(null), len(of_site)
         row = {"model": model, "control": label[1], "n_sites": n_sites, "r_mean": there.mean}
         row |= {"n_subjects": len(group), "ci_low": there.low, "ci_high": there.high}
@@ -152,7 +153,7 @@ def overall(
         row |= {"few_sites": n_sites < FEW_SITES, "warning": few_sites_warning(n_sites), "unit": "sites"}
         if shifted is not None:
             moved = [shifted[found] for site in group["site"].unique() if (found := (str(site), *label)) in shifted]
-            row["p_shift"] = surrogate_p(there.mean, np.mean(moved, axis=0) if moved else np.empty(0))
+            row["p_shift"] = surrogate_p(there.mean, over_folds(moved) if moved else np.empty(0))
         sites = group.groupby("site", sort=False)[["r_partial", "r2", "mse"]].mean().mean()
         row |= {f"{name}_mean": float(value) for name, value in sites.items()}
         rows.append(row)
