@@ -1,7 +1,9 @@
 """Many models at once against one after the other: ``python -m benchmarks.stacked small narrow --models 8 --batch 16``.
 
-Every repeat times both, one after the other, so that a busy machine slows both alike; the table gives the median ratio
-and the range of the ratios. ``--device cuda`` runs the same on a GPU.
+Every repeat times all ways, one after the other, so that a busy machine slows them alike; the table gives the median
+ratio and the range of the ratios. ``--compiled`` adds models that are compiled one by one (``optim.compile``), in turn.
+``--fit`` trains through the real loops, alone and stacked, and gives what they log: windows/s and the share of the time
+spent waiting for data. ``--device cuda`` runs the same on a GPU.
 """
 
 from __future__ import annotations
@@ -18,11 +20,15 @@ import torch
 from neurobolt.channels import VU_NAMES
 from neurobolt.config import NeuroBOLTConfig
 from neurobolt.model import NeuroBOLT
+from xsite.data.sampling import n_batches
 from xsite.data.windows import Batch
 from xsite.experiment import Optim
 from xsite.learning.algorithms import ERM
+from xsite.learning.loop import compiled, fit
 from xsite.learning.parameter_stack import ParameterStack
+from xsite.learning.probe import noise_windows
 from xsite.learning.schedule import build_optimizer
+from xsite.learning.stacked import fit_stacked
 
 NARROW = {"dim": 32, "conv_channels": 2, "conv_groups": 1, "spectral_depth": 1}
 SIZES: dict[str, tuple[str, dict[str, Any]]] = {
@@ -31,6 +37,7 @@ SIZES: dict[str, tuple[str, dict[str, Any]]] = {
     "paper": ("paper", {}),
 }
 Step = Callable[[], None]
+Rows = Iterator[tuple[str, dict[str, float]]]
 
 
 def windows(n_models: int, batch_size: int, config: NeuroBOLTConfig, device: torch.device) -> tuple[Any, ...]:
@@ -50,9 +57,10 @@ def eager_steps(algorithms: Sequence[ERM], data: tuple[Any, ...], optim: Optim, 
     parts = [[part[k] if isinstance(part, torch.Tensor) else part for part in batch] for k in range(len(algorithms))]
     batches = [type(batch)(*part) for part in parts]
     optimizers = [build_optimizer(algorithm.to(device).model, optim) for algorithm in algorithms]
+    called = [compiled(algorithm) if optim.compile else algorithm for algorithm in algorithms]
 
     def step() -> None:
-        for k, algorithm in enumerate(algorithms):
+        for k, algorithm in enumerate(called):
             optimizers[k].zero_grad(set_to_none=True)
             with torch.autocast(device.type, torch.bfloat16, enabled=optim.precision == "bfloat16"):
                 loss = algorithm(batches[k], target_KBR[k], mask_KBR[k])["loss"]
@@ -75,6 +83,11 @@ def stacked_step(algorithms: Sequence[ERM], data: tuple[Any, ...], optim: Optim,
     return step
 
 
+def compiled_steps(algorithms: Sequence[ERM], data: tuple[Any, ...], optim: Optim, device: torch.device) -> Step:
+    """As :func:`eager_steps`, every model compiled."""
+    return eager_steps(algorithms, data, optim.model_copy(update={"compile": True}), device)
+
+
 def seconds(step: Step, n_steps: int, device: torch.device) -> float:
     """Per step, all kernels done."""
     start = time.perf_counter()
@@ -85,35 +98,52 @@ def seconds(step: Step, n_steps: int, device: torch.device) -> float:
     return (time.perf_counter() - start) / n_steps
 
 
-def measure(
-    name: str, *, n_models: int, batch_size: int, repeats: int, n_steps: int, device: torch.device, precision: Any
-) -> dict[str, float]:
-    """Windows per second of all models together, both ways."""
-    torch.manual_seed(0)
+WAYS = {"eager": eager_steps, "compiled": compiled_steps, "stacked": stacked_step}
+
+
+def config_of(name: str) -> NeuroBOLTConfig:
+    """20 channels and 16 parcels, or the paper's 26 and one."""
     preset, options = SIZES[name]
     n_chans, n_outputs = (26, 1) if name == "paper" else (20, 16)
-    config = NeuroBOLTConfig.preset(preset, ch_names=VU_NAMES[:n_chans], n_outputs=n_outputs, **options)
+    return NeuroBOLTConfig.preset(preset, ch_names=VU_NAMES[:n_chans], n_outputs=n_outputs, **options)
+
+
+def measure(
+    name: str, *, n_models: int, batch_size: int, repeats: int, n_steps: int, device: torch.device, precision: Any,
+    ways: Sequence[str] = ("eager", "stacked"),
+) -> dict[str, list[float]]:  # fmt: skip
+    """Windows per second of all models together, each way in each repeat."""
+    torch.manual_seed(0)
+    config = config_of(name)
     optim = Optim(lr=1e-3, clip=1.0, precision=precision)
     data = windows(n_models, batch_size, config, device)
-    ways = [
-        make([ERM(NeuroBOLT(config)) for _ in range(n_models)], data, optim, device)
-        for make in (eager_steps, stacked_step)
-    ]
-    for way in ways:
-        seconds(way, 1, device)
-    timed = [[seconds(way, n_steps, device) for way in ways] for _ in range(repeats)]
-    ratios = [eager / stacked for eager, stacked in timed]
-    n = n_models * batch_size
-    return {
-        "eager": n / statistics.median(eager for eager, _ in timed),
-        "stacked": n / statistics.median(stacked for _, stacked in timed),
-        "ratio": statistics.median(ratios),
-        "lowest": min(ratios),
-        "highest": max(ratios),
-    }
+    steps = {way: WAYS[way]([ERM(NeuroBOLT(config)) for _ in range(n_models)], data, optim, device) for way in ways}
+    for step in steps.values():
+        seconds(step, 1, device)
+    rates: dict[str, list[float]] = {way: [] for way in ways}
+    for _ in range(repeats):
+        for way, step in steps.items():
+            rates[way].append(n_models * batch_size / seconds(step, n_steps, device))
+    return rates
 
 
-def lines(names: Sequence[str] = ("small", "narrow"), **kwargs: Any) -> Iterator[str]:
+def fit_rows(name: str, *, n_models: int, batch_size: int, n_steps: int, device: torch.device, precision: Any) -> Rows:
+    """What the real loops log in their second epoch, alone and stacked, over recordings that lie on the device."""
+    config = config_of(name)
+    optim = Optim(lr=1e-3, clip=1.0, precision=precision, batch_size=batch_size, epochs=2, warmup_epochs=0)
+    models = [NeuroBOLT(config) for _ in range(n_models + 1)]
+    windows = noise_windows(models[0], config.ch_names, config.n_outputs, n_steps * batch_size).to(device)
+    assert n_batches(len(windows), batch_size) == n_steps
+    alone, *others = (ERM(model) for model in models)
+    yield "fit, one alone", fit(alone, windows, None, optim, seed=0, device=device).history[-1]
+    k = len(others)
+    results = fit_stacked(others, [windows] * k, [None] * k, optim, seeds=range(k), device=device)
+    yield f"fit_stacked, {k}", results[0].history[-1]
+
+
+def lines(
+    names: Sequence[str] = ("small", "narrow"), *, compiled: bool = False, with_fit: bool = False, **kwargs: Any
+) -> Iterator[str]:
     """Table for ``python -m benchmarks``: one CPU thread; the GPU's rows stay empty until one is measured."""
     how: dict[str, Any] = {
         "n_models": 8,
@@ -126,15 +156,23 @@ def lines(names: Sequence[str] = ("small", "narrow"), **kwargs: Any) -> Iterator
     device = how.setdefault("device", torch.device("cpu"))
     if device.type == "cpu":
         torch.set_num_threads(1)
+    ways = [way for way in WAYS if compiled or way != "compiled"]
     shape = f"{how['n_models']} models, batch {how['batch_size']}"
-    yield f"{shape}, {device}, {how['precision']}, load {os.getloadavg()[0]:.1f}"
-    yield f"  {'':<10}{'in turn':>12}{'stacked':>12}   windows/s{'ratio':>10}   (lowest to highest of {how['repeats']})"
+    yield f"{shape}, {device}, {how['precision']}, load {os.getloadavg()[0]:.1f}; ratios to one after the other"
     for name in names:
-        row = measure(name, **how)
-        spread = f"({row['lowest']:.2f} to {row['highest']:.2f})"
-        yield f"  {name:<10}{row['eager']:>12.1f}{row['stacked']:>12.1f}{'':>12}{row['ratio']:>10.2f}   {spread}"
+        rates = measure(name, ways=ways, **how)
+        for way, own in rates.items():
+            ratios = [mine / eager for mine, eager in zip(own, rates["eager"], strict=True)]
+            spread = f"({min(ratios):.2f} to {max(ratios):.2f} of {how['repeats']})"
+            rate, ratio = statistics.median(own), statistics.median(ratios)
+            yield f"  {name:<10}{way:<10}{rate:>10.1f} windows/s{ratio:>8.2f} x {spread}"
+        if with_fit:
+            facts = {key: how[key] for key in ("n_models", "batch_size", "n_steps", "device", "precision")}
+            for label, row in fit_rows(name, **facts):
+                speed = f"{row['windows_per_s']:>10.1f} windows/s, {row['data_wait_fraction']:.1%} waiting for data"
+                yield f"  {name:<10}{label:<18}{speed}, {row['peak_fraction']:.1%} of the matmul peak"
     if device.type == "cpu":
-        yield "  on a GPU: not measured (python -m benchmarks.stacked small narrow paper --device cuda --steps 20)"
+        yield "  on a GPU: not measured (python -m benchmarks.stacked small paper --device cuda --steps 20 --fit)"
 
 
 def main() -> None:
@@ -146,9 +184,17 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=2, help="steps per repeat and way")
     parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
     parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument("--compiled", action="store_true", help="also models compiled one by one; takes minutes")
+    parser.add_argument("--fit", action="store_true", help="also the real loops, with their wait for data")
     args = parser.parse_args()
-    how = {"n_models": args.models, "batch_size": args.batch, "repeats": args.repeats, "n_steps": args.steps}
-    for line in lines(args.names, **how, device=args.device, precision=args.precision):
+    how: dict[str, Any] = {
+        "n_models": args.models,
+        "batch_size": args.batch,
+        "repeats": args.repeats,
+        "n_steps": args.steps,
+    }
+    how |= {"compiled": args.compiled, "with_fit": args.fit, "device": args.device, "precision": args.precision}
+    for line in lines(args.names, **how):
         print(line, flush=True)
 
 

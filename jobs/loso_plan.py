@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pandas as pd
+from torch import nn
 
 from jobs.models import build_model
 from jobs.study_log import plan_counts
@@ -21,12 +23,10 @@ from xsite.learning.probe import training_rate
 from xsite.recording import RecordingKey
 from xsite.runtime.inputs import row_keys
 
-WINDOW_S = 16.0
-
 
 def print_plan(experiment: Experiment, manifest: pd.DataFrame, folds: Sequence[Fold], plan: Plan, study: Path) -> None:
     """Folds, runs, recordings and subjects per side, windows, device-hours and the plan's hash."""
-    windows = windows_of(manifest)
+    windows = windows_of(manifest, window_s_of(built(experiment, experiment.labels[0], manifest)[0]))
     for fold in folds:
         sides = plan.sides[fold.held_out]
         named = {"train": sides.train, "val": sides.val, "test": fold.test}
@@ -38,24 +38,32 @@ def print_plan(experiment: Experiment, manifest: pd.DataFrame, folds: Sequence[F
     crossed = f"{len(folds)} folds x {n_seeds} seeds x {n_variants} variants"
     print(f"{crossed}; {len(plan.runs)} trainings: {plan_counts(plan)}")
     if plan.selection == NESTED:
-        n, n_sites = nested_runs(len(folds)), len(folds)
-        print(f"nested: S + S (S - 1) / 2 = {n} trainings per variant and seed, S = {n_sites} held out one by one")
+        print(nested_words(experiment, plan))
     print(f"selection {plan.selection}: {RULES[plan.selection]}")
     print(f"at most {max_epochs(experiment, plan)} epochs each, on {experiment.scale.workers} workers per training")
-    print_hours(experiment, manifest, plan, windows, study)
+    print_hours(experiment, manifest, plan, study)
     print(f"plan {plan.hash}")
 
 
-def print_hours(
-    experiment: Experiment, manifest: pd.DataFrame, plan: Plan, windows: Mapping[RecordingKey, int], study: Path
-) -> None:
+def nested_words(experiment: Experiment, plan: Plan) -> str:
+    """How many trainings nested selection makes of one configuration; fewer where ``folds.held_out`` names some."""
+    counts, n_configurations = plan.counts(), len(experiment.labels) * len(experiment.training_seeds)
+    inner, outer = (counts.get(purpose, 0) // n_configurations for purpose in ("inner", "fold"))
+    whole = f" = S + S (S - 1) / 2, S = {outer} held out one by one" if inner + outer == nested_runs(outer) else ""
+    return f"nested: {outer} fold + {inner} inner = {inner + outer} trainings per variant and seed{whole}"
+
+
+def print_hours(experiment: Experiment, manifest: pd.DataFrame, plan: Plan, study: Path) -> None:
     """Upper bound: every epoch of every run, at the speed of this study's last run or of a one-second probe."""
     total = 0.0
     for label in experiment.labels:
         own = [run for run in plan.runs if run.variant == label]
+        model, ch_names, n_outputs = built(experiment, label, manifest)
+        windows = windows_of(manifest, window_s_of(model))
         n_windows = sum(run_windows(experiment, run, plan, windows) for run in own)
         known = recorded_rate(study, label)
-        rate, source = (known, f"measured in {study}") if known else (probed_rate(experiment, label, manifest), "")
+        rate = known or training_rate(model, experiment.variant(label), ch_names, n_outputs)
+        source = f"measured in {study}" if known else ""
         hours = n_windows / rate / 3600
         total += hours
         how = source or "a one-second probe of the built model on this machine"
@@ -80,15 +88,18 @@ def max_epochs(experiment: Experiment, plan: Plan) -> int:
     return max(experiment.variant(run.variant).optim.epochs for run in plan.runs)
 
 
-def windows_of(manifest: pd.DataFrame) -> dict[RecordingKey, int]:
-    """Windows per recording, estimated: valid volumes but those of the first 16 s, which may have no whole window."""
-    lost = np.ceil(WINDOW_S / manifest["t_r"].astype(float))
+def windows_of(manifest: pd.DataFrame, window_s: float) -> dict[RecordingKey, int]:
+    """Windows per recording, estimated: valid volumes but the first ones, before which no whole window may fit."""
+    lost = np.ceil(window_s / manifest["t_r"].astype(float))
     n = (manifest["n_valid"].astype(int) - lost).clip(lower=0).astype(int).tolist()
     return dict(zip(row_keys(manifest), n, strict=True))
 
 
 def recorded_rate(study: Path, label: str) -> float | None:
-    """Windows per second that this study's trainings of a variant had (median over epochs), where there are any."""
+    """Windows per second of a worker in this study's trainings of a variant (median over epochs), if there are any.
+
+    Stacked trainings log what all of them did together, which is what device-hours follow from.
+    """
     path = study / "histories.parquet"
     if not path.is_file():
         return None
@@ -97,8 +108,13 @@ def recorded_rate(study: Path, label: str) -> float | None:
     return float(own["windows_per_s"].median()) if "windows_per_s" in own and len(own) else None
 
 
-def probed_rate(experiment: Experiment, label: str, manifest: pd.DataFrame) -> float:
-    """Windows per second of a variant, built for this store's channels and parcels."""
+def window_s_of(model: nn.Module) -> float:
+    """Seconds of EEG that the model reads at once."""
+    return float(cast("float", getattr(model, "window_s", 16.0)))
+
+
+def built(experiment: Experiment, label: str, manifest: pd.DataFrame) -> tuple[nn.Module, Sequence[str], int]:
+    """Model of a variant for this store's channels and parcels, the channels, and the number of parcels."""
     own = experiment.variant(label)
     listed = [json.loads(names) for names in manifest["ch_names"]]
     if own.data.channels == "spline":
@@ -113,4 +129,4 @@ def probed_rate(experiment: Experiment, label: str, manifest: pd.DataFrame) -> f
         model = build_model(spec.name, spec.preset, spec.options, ch_names=ch_names, n_outputs=n_outputs)
     except RecipeError as error:
         raise RecipeError(f"variant {label!r}: {error}") from error
-    return training_rate(model, own, ch_names, n_outputs)
+    return model, ch_names, n_outputs

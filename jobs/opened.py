@@ -12,6 +12,7 @@ from neurobolt.catalogue import rebuild
 from xsite.data.montages import check_plan, spline_plan
 from xsite.errors import ChannelError, CheckpointError
 from xsite.learning.checkpoint import load_checkpoint
+from xsite.learning.predict import accepted_channels
 from xsite.recording import Recording
 from xsite.tracking import download, resolve_tracking_uri, version_facts
 
@@ -98,8 +99,7 @@ def check_channels(recording: Recording, opened: Opened, path: str) -> None:
     if channels == "spline":
         check_plan(spline_plan(recording.montage, known), recording.montage, path)
         return
-    common = channels == "common"
-    if (common and missing) or len(missing) == len(known):
+    if missing if channels == "common" else not accepted_channels(opened.model, recording, known):
         raise ChannelError(
             f"{path}: lacks {len(missing)} of the model's {len(known)} channels: {', '.join(missing)}. The model wants"
             f" {', '.join(known)}; the file has {', '.join(recording.ch_names)}"

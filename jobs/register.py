@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,6 +25,7 @@ from jobs.cli import run_job
 from jobs.opened import open_checkpoint
 from xsite.data.manifest import data_hash
 from xsite.errors import FormatError, TrackingError
+from xsite.evaluation.plan import Plan
 from xsite.evaluation.selection import RULES, deployable
 from xsite.experiment import Experiment, load_experiment
 from xsite.tracking import (
@@ -64,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     experiment = load_experiment(study / "experiment.yaml")
     _refuse_oracles(experiment)
     summary = json.loads((study / "summary.json").read_text(encoding="utf-8"))
-    gate = check_study(summary["rows"], experiment.deployed, summary.get("collapsed", ()))
+    gate = check_study(summary["rows"], experiment.deployed, summary.get("collapsed", ()), summary.get("leakage"))
     print("\n".join(gate.lines))
     run_id = _final_run(tracking, study, experiment)
     candidate = _candidate(study, experiment, summary, gate, forced=args.force)
@@ -171,10 +173,20 @@ def _score_tags(rows: Sequence[dict[str, Any]], experiment: Experiment) -> dict[
 
 
 def _fold_tags(study: Path, experiment: Experiment) -> dict[str, str]:
-    """SHA-256 of the fold models' weights: the very models that the scores were measured on."""
-    found = sorted((study / "folds").glob(f"*/{experiment.deployed}/manifest.json"))
-    listed = {path.parts[-3]: json.loads(path.read_text(encoding="utf-8"))["files"] for path in found}
-    return {f"fold_sha256_{site}": files["model.safetensors"]["sha256"] for site, files in listed.items()}
+    """SHA-256 of the fold models' weights, of every seed: the very models that the scores were measured on."""
+    path = study / "plan.json"
+    if not path.is_file():  # a study of the time before plans: none of its trainings can be named
+        return {}
+    plan = Plan.from_dict(json.loads(path.read_text(encoding="utf-8")), str(path))
+    tags = {}
+    for run in plan.of("fold"):
+        manifest = study / "folds" / run.label / "manifest.json"
+        if run.variant == experiment.deployed and manifest.is_file():
+            place = run.label.split("/")[0] + ("" if run.seed == experiment.training_seeds[0] else f"-seed{run.seed}")
+            files = json.loads(manifest.read_text(encoding="utf-8"))["files"]
+            place = re.sub(r"[^\w.-]", "_", place)  # MLflow takes no "=" in a key: field_strength=3
+            tags[f"fold_sha256_{place}"] = str(files["model.safetensors"]["sha256"])
+    return tags
 
 
 def _gate_tags(gate: GateReport, forced: bool) -> dict[str, str]:

@@ -22,10 +22,12 @@ from jobs.cli import run_job
 from jobs.loso import resolve_recipe
 from jobs.models import build_model
 from xsite.errors import RecipeError
+from xsite.evaluation.folds import Fold
 from xsite.evaluation.plan import folder_name
 from xsite.experiment import Experiment
 from xsite.learning.search_space import OPTION_RANGES, tuned_recipe
 from xsite.runtime import cluster
+from xsite.runtime.loso import plan_folds
 from xsite.runtime.study import StudyFolder
 from xsite.runtime.trials import Trials, best_trial
 from xsite.runtime.tuning import SEARCHES, Tuning, run_tuning
@@ -63,37 +65,54 @@ def main(argv: Sequence[str] | None = None) -> int:
     with cluster.connected(args.address, args.cpus) as info:
         print(info, flush=True)
         found = run_tuning(tuning, folder, build_model, say=lambda line: print(line, flush=True))
-    write(experiment, found, StudyFolder(folder))
+    folds = plan_folds(experiment, args.store)[1]
+    write(experiment, found, folds, StudyFolder(folder))
     print(table(found))
     print(f"trials     {folder / 'trials.parquet'}\nbest       {folder / 'best.yaml'} (and one per fold)")
+    if shared := [fold.held_out for fold in folds if len(chosen_with(fold, folds)) > 1]:
+        print(f"no recipe can name these folds alone, their files run others as well: {', '.join(shared)}")
     return 0
 
 
-def write(experiment: Experiment, found: Mapping[str, Trials], folder: StudyFolder) -> None:
-    """``trials.parquet``, ``best.yaml``, and one recipe per fold."""
+def write(experiment: Experiment, found: Mapping[str, Trials], folds: Sequence[Fold], folder: StudyFolder) -> None:
+    """``trials.parquet``, ``best.yaml``, and one recipe per fold, whose ``folds.held_out`` makes that fold."""
     folder.write_table("trials.parquet", pd.concat([trials.table() for trials in found.values()], ignore_index=True))
-    folds = next(iter(found.values())).folds
     for fold in (None, *folds):
-        chosen = {label: best_trial(trials, fold) for label, trials in found.items()}
+        own = None if fold is None else fold.held_out
+        chosen = {label: best_trial(trials, own) for label, trials in found.items()}
         best = {label: found[label].rows[n]["overrides"] for label, n in chosen.items() if n is not None}
         recipe = tuned_recipe(experiment, best)
         if fold is not None:
-            held_out = recipe.folds.model_copy(update={"held_out": (fold,)})
-            recipe = recipe.model_copy(update={"folds": held_out})
+            only = recipe.folds.model_copy(update={"held_out": (fold.selector or fold.held_out,)})
+            recipe = recipe.model_copy(update={"folds": only})
         partial = folder.path / ".best.partial"
         recipe.to_yaml(partial)
-        name = "best.yaml" if fold is None else f"best-{folder_name(fold)}.yaml"
-        folder.write(name, _header(fold).encode() + partial.read_bytes())
+        name = "best.yaml" if fold is None else f"best-{folder_name(fold.held_out)}.yaml"
+        folder.write(name, _header(fold, folds).encode() + partial.read_bytes())
         partial.unlink()
 
 
-def _header(fold: str | None) -> str:
+def chosen_with(fold: Fold, folds: Sequence[Fold]) -> list[str]:
+    """Labels of the folds that ``folds.held_out`` makes together with this one, itself included."""
+    return [other.held_out for other in folds if other.selector == fold.selector]
+
+
+def _header(fold: Fold | None, folds: Sequence[Fold]) -> str:
     if fold is None:
         return (
             "# Tuned: lowest mean validation error over all folds. A fold's held-out site has validation subjects in\n"
             "# other folds, so scores at these very sites are slightly too good; best-FOLD.yaml is free of that.\n"
         )
-    return f"# Tuned on the validation recordings of fold {fold} alone: nothing of {fold} has chosen anything here.\n"
+    words = (
+        f"# Tuned on the validation recordings of fold {fold.held_out} alone: nothing of its test side has chosen\n"
+        "# anything here.\n"
+    )
+    if len(together := chosen_with(fold, folds)) > 1:
+        words += (
+            f"# folds.held_out cannot name this fold alone: this recipe runs {', '.join(together)}.\n"
+            f"# Of its scores, take those of {fold.held_out}.\n"
+        )
+    return words
 
 
 def table(found: Mapping[str, Trials]) -> str:

@@ -10,13 +10,13 @@ import argparse
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from neurobolt.model import NeuroBOLT
+from neurobolt.spatiotemporal import Spatiotemporal
 from neurobolt.storage import differences
 
 STUDENT = "student."
@@ -24,6 +24,15 @@ _WHOLE = {"cls_token": "cls_token", "spatial_embedding": "pos_embed", "temporal_
 _PARTS = {"encoder": "patch_embed", "norm": "fc_norm"}
 # parts of the pre-training that no branch of ours has a place for
 _PRETRAINING = ("mask_token", "lm_head.", "norm.", "fc_norm.", "head.")
+
+
+class HasBranch(Protocol):
+    """A model with LaBraM's part in it."""
+
+    spatiotemporal: Spatiotemporal
+
+
+Model = TypeVar("Model", bound=HasBranch)
 
 
 def labram_name(name: str) -> str:
@@ -47,16 +56,16 @@ def branch_name(name: str) -> str:
     return f"{_PARTS[part]}.{rest}"
 
 
-def to_labram(model: NeuroBOLT) -> dict[str, Tensor]:
+def to_labram(model: HasBranch) -> dict[str, Tensor]:
     """State dict of the spatiotemporal branch in LaBraM's layout; :func:`load_labram` reads it back exactly."""
     branch = model.spatiotemporal.state_dict()
     return {labram_name(name): branch[name].detach().clone() for name in branch if not name.startswith("norm.")}
 
 
-def load_labram(
-    model: NeuroBOLT, source: str | Path | Mapping[str, Any], *, source_name: str | None = None
-) -> NeuroBOLT:
+def load_labram(model: Model, source: str | Path | Mapping[str, Any], *, source_name: str | None = None) -> Model:
     """Fill the spatiotemporal branch of ``model`` from a LaBraM checkpoint, in place; its final norm stays as it is.
+
+    ``model`` is a :class:`neurobolt.NeuroBOLT` or the rival :class:`neurobolt.rivals.labram.LaBraM`.
 
     Only what stands under ``student.`` is read. A temporal embedding with more steps than the model has patches gives
     its first ones.
@@ -77,7 +86,7 @@ def load_labram(
         for key, tensor in state.items()
         if key.startswith(STUDENT) and not key.removeprefix(STUDENT).startswith(_PRETRAINING)
     }
-    place, n_patches = own["temporal_embedding"], model.config.n_patches
+    place, n_patches = own["temporal_embedding"], branch.n_patches
     if place in found and found[place].ndim == 3 and found[place].shape[1] > n_patches:
         found[place] = found[place][:, :n_patches]
     expected = {theirs: tuple(branch.state_dict()[key].shape) for key, theirs in own.items()}

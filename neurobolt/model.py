@@ -9,20 +9,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from neurobolt.batch import Batch, EegBatch
+from neurobolt.batch import Batch
 from neurobolt.channels import Unseen, vocabulary_index
 from neurobolt.config import NeuroBOLTConfig
+from neurobolt.inference import ArrayOrTensor, predict_windows
 from neurobolt.spatiotemporal import Spatiotemporal
 from neurobolt.spectral import Spectral
-
-ArrayOrTensor = TypeVar("ArrayOrTensor", NDArray[Any], Tensor)
 
 
 class NeuroBOLT(nn.Module):
@@ -115,7 +112,6 @@ class NeuroBOLT(nn.Module):
         """BOLD (B, R) at the end of each window, in units of the training target."""
         return self.head(self.features(batch))
 
-    @torch.no_grad()
     def predict(
         self, eeg_BCT: ArrayOrTensor, ch_names: Sequence[str], *, unseen: Unseen | None = None
     ) -> ArrayOrTensor:
@@ -140,20 +136,7 @@ class NeuroBOLT(nn.Module):
         ValueError
             Wrong shape, unknown channels, values that are not finite, or values that look like volt.
         """
-        eeg = torch.as_tensor(eeg_BCT)
-        index_C = self.channel_index(ch_names, unseen)
-        if eeg.ndim != 3 or eeg.shape[1] != len(index_C):
-            raise ValueError(f"eeg has shape {tuple(eeg.shape)}; expected (windows, {len(index_C)} channels, samples)")
-        _check_microvolt(eeg)
-        device = self.output.weight.device
-        was_training = self.training
-        self.eval()
-        try:
-            batch = EegBatch(eeg.to(device, torch.float32), index_C.to(device).expand(len(eeg), -1))
-            bold_BR = self.forward(batch).float()
-        finally:
-            self.train(was_training)
-        return bold_BR.cpu().numpy() if isinstance(eeg_BCT, np.ndarray) else bold_BR.to(eeg.device)
+        return predict_windows(self, eeg_BCT, self.channel_index(ch_names, unseen))
 
     def param_groups(self, lr: float, weight_decay: float, layer_decay: float = 1.0) -> list[dict[str, Any]]:
         """Parameter groups for AdamW with layer-wise learning rates.
@@ -178,14 +161,6 @@ class NeuroBOLT(nn.Module):
         if part == "temporal_embedding" and not self.config.decay_temporal_embedding:
             return last
         return int(rest[0]) + 1 if part == "blocks" else 0
-
-
-def _check_microvolt(eeg: Tensor) -> None:
-    if not bool(torch.isfinite(eeg).all()):
-        raise ValueError("eeg holds values that are not finite; leave out such channels or windows")
-    size = float(eeg.float().abs().mean()) if eeg.numel() else 0.0
-    if 0 < size < 1e-2:
-        raise ValueError(f"eeg has a mean magnitude of {size:.1e}; microvolt are expected, multiply volt by 1e6")
 
 
 def _initialise(model: NeuroBOLT) -> None:

@@ -77,6 +77,16 @@ class Vigilance:
         self.weight_PR: Float = np.empty((0, 0), np.float32)
         self.bias_R: Float = np.empty(0, np.float32)
 
+    def check_channels(self, ch_names: Sequence[str]) -> None:
+        """Ask before any recording is read whether these channels will do.
+
+        Raises
+        ------
+        ValueError
+            None of them is posterior.
+        """
+        posterior(ch_names)
+
     def features(self, recording: BaselineRecording) -> tuple[Float, Bool]:
         """Convolved index (W, 1) of volumes with a window, and which volumes these are, (V,).
 

@@ -18,7 +18,7 @@ from xsite.data.store import rebuild_manifest, write_recording
 from xsite.errors import FormatError, RecipeError, StoreError
 from xsite.experiment import Experiment
 from xsite.recording import Recording
-from xsite.runtime.calibration import calibration_curve, calibration_draws
+from xsite.runtime.calibration import calibration_curve, calibration_draws, known_rows
 from xsite.runtime.loso import run_loso
 
 RECIPE: dict[str, Any] = {
@@ -44,6 +44,7 @@ def store(make_recording: Callable[..., Recording], tmp_path: Path) -> str:
     return str(tmp_path / "store")
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_labelled_subjects_undo_a_planted_shift(
     ray_local: None, store: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -68,6 +69,14 @@ def test_labelled_subjects_undo_a_planted_shift(
     assert calibrate.main(words) == 0
     assert "0 of 3 pieces were missing" in capsys.readouterr().out
     pd.testing.assert_frame_equal(pd.read_parquet(study / "calibration.parquet"), table)
+    norms = [*words[:3], "--k", "1", "--part", "norms", "--draws", "2"]
+    assert calibrate.main(norms) == 0
+    assert "head" not in capsys.readouterr().out
+    both = pd.read_parquet(study / "calibration.parquet")
+    assert set(both["part"]) == {"none", "head", "norms"}
+    assert set(table["run"]) < set(both["run"])  # nothing of the first call is lost
+    assert calibrate.main(words) == 0
+    assert "0 of 3 pieces were missing" in capsys.readouterr().out
     check_refusals(study, store, tmp_path)
 
 
@@ -123,6 +132,29 @@ def test_the_curve_pairs_subjects_and_weighs_sites_alike() -> None:
     assert curve.loc[0, "gain"] == pytest.approx((0.2 + 0.4) / 2)
     assert curve.loc[0, "n_sites"] == 2
     assert curve.loc[0, "n_subjects"] == 3
+
+
+def test_the_curve_tells_subjects_of_different_sites_apart() -> None:
+    rows = [("a", 0, "none", 0.1), ("a", 1, "head", 0.3), ("b", 0, "none", -0.4), ("b", 1, "head", 0.0)]
+    table = pd.DataFrame(rows, columns=["site", "k", "part", "r"]).assign(
+        held_out="field_strength=3", variant="m", draw=0, subject="01",
+        access=lambda t: t["k"].map({0: "none", 1: "1 labelled subjects"}),
+    )  # fmt: skip
+    curve = calibration_curve(table)
+    assert curve.loc[0, "gain"] == pytest.approx((0.2 + 0.4) / 2)
+    assert curve.loc[0, "r_without"] == pytest.approx(-0.15)
+    assert curve.loc[0, "n_subjects"] == 2
+
+
+def test_rows_of_other_calls_stay_and_those_of_checkpoints_that_are_gone_do_not(tmp_path: Path) -> None:
+    rows = [("beta", "net", 0, "new", "1"), ("beta", "net", 0, "old", "2"), ("beta", "other", 0, "x", "3")]
+    table = pd.DataFrame(rows, columns=["held_out", "variant", "seed", "fingerprint", "run"])
+    path = tmp_path / "calibration.parquet"
+    assert known_rows(path, {}).empty
+    table.to_parquet(path)
+    assert known_rows(path, {("beta", "net", 0): "new"})["run"].tolist() == ["1", "3"]
+    table.drop(columns="fingerprint").to_parquet(path)  # of an earlier version
+    assert known_rows(path, {("beta", "net", 0): "new"})["run"].tolist() == ["1", "2", "3"]
 
 
 def test_what_cannot_be_is_said(tmp_path: Path) -> None:

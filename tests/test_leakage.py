@@ -20,7 +20,7 @@ from xsite.data.store import rebuild_manifest, write_recording
 from xsite.errors import LeakageError
 from xsite.evaluation import leakage
 from xsite.evaluation.folds import ENTITIES, Fold
-from xsite.evaluation.leakage import Audit, audit_plan
+from xsite.evaluation.leakage import Audit, UsedScale, audit_plan
 from xsite.evaluation.leakage_weights import Weights, check_weights
 from xsite.evaluation.plan import Plan, Sides, fold_sides
 from xsite.evaluation.sketches import Sketch, find_alike, sketch_recording
@@ -48,11 +48,13 @@ class Study:
     scales: dict[RecordingKey, Any]
     t_r: dict[RecordingKey, float]
     used: dict[str, Any]
+    window_s: float = 16.0
 
     def audit(self) -> Audit:
         return audit_plan(
             self.experiment, self.folds, self.plan,
-            sketches=self.sketches, scales=self.scales, used_scales=self.used, t_r=self.t_r,
+            sketches=self.sketches, scales=self.scales, t_r=self.t_r, window_s=self.window_s,
+            used_scales=[UsedScale(label, label, self.used[label]) for label in self.plan.sides],
         )  # fmt: skip
 
     def finding(self, check: str) -> tuple[str, str]:
@@ -221,8 +223,12 @@ def test_overlapping_windows_within_a_recording(clean: Study) -> None:
     for gap_s in (0.0, 10.0, 16.0):
         verdict, evidence = planned(long, within(gap_s), default).finding(leakage.OVERLAP)
         assert verdict == "fail"
-        assert f"are {gap_s + 2:.1f} s apart, needed are 20 s" in evidence
+        assert f"are {gap_s + 2:.1f} s apart, needed are 22 s; set folds.gap_s: 22" in evidence
     assert clean.finding(leakage.OVERLAP) == ("pass", "")
+    default.window_s = 24.0  # a model that looks back further needs more
+    verdict, evidence = default.finding(leakage.OVERLAP)
+    assert verdict == "fail"
+    assert "are 22.0 s apart, needed are 30 s" in evidence
 
 
 def test_scaling_fitted_on_test_data(study: Study) -> None:
@@ -236,6 +242,12 @@ def test_scaling_fitted_on_test_data(study: Study) -> None:
     paper = replace(study, experiment=parse_experiment({"data": {"target": "paper"}}, "test"))
     paper.used["siteB"] = np.nanmedian([study.scales[key] for key in study.plan.sides["siteB"].train], axis=0)
     assert paper.finding(leakage.SCALING)[0] == "warn"
+
+
+def test_scales_of_others_are_no_question_within_a_recording() -> None:
+    study = planned([simulate_recording(PhantomPlan(HABITS[0], get_preset("easy"), 4, 0, 0, 300))], within(20.0))
+    assert study.finding(leakage.SCALING) == ("not applicable", "")
+    assert study.audit().verdict == "warn"
 
 
 @pytest.mark.parametrize("kind", ["channel", "power", "noisy power"])
@@ -333,6 +345,7 @@ RECIPE: dict[str, Any] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_a_study_is_refused_before_it_trains_unless_the_recipe_only_warns(ray_local: None, tmp_path: Path) -> None:
     store = str(tmp_path / "store")

@@ -196,3 +196,14 @@ def test_two_ranks_follow_the_loss_curve_of_one_with_the_doubled_batch(
     for name in ("train_loss", "val_loss"):
         curve = [row[name] for row in ranks[0]["history"]]
         np.testing.assert_allclose(curve, [row[name] for row in alone.history], rtol=1e-4)
+
+
+def test_no_window_names_the_length_that_the_model_reads(make_recording: MakeRecording) -> None:
+    class Nothing:
+        def __len__(self) -> int:
+            return 0
+
+    model = LogPower(make_recording().ch_names, 3)
+    model.window_s = 7.5
+    with pytest.raises(RecipeError, match=r"no complete EEG window of 7\.5 s"):
+        fit(ERM(model), Nothing(), None, OPTIM, seed=0)  # type: ignore[arg-type]

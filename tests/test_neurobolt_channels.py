@@ -9,6 +9,7 @@ import torch
 from neurobolt import LABRAM_NAMES, VU_NAMES, EegBatch, NeuroBOLT, NeuroBOLTConfig, load_labram, to_labram
 from neurobolt.channels import spatial_rows, vocabulary_index
 from neurobolt.positions import has_position, unit_position
+from neurobolt.rivals import RIVALS
 
 MONOPOLAR = tuple(name for name in LABRAM_NAMES if "-" not in name)
 TINY = {
@@ -146,3 +147,18 @@ def test_labram_round_trip_is_exact_and_wrong_files_are_listed():
     ):
         assert words in str(error.value)
     assert all(torch.equal(tensor, to_labram(fresh)[name]) for name, tensor in again.items())  # nothing half-read
+
+
+@pytest.mark.parametrize("preset", ["small", pytest.param("published", marks=pytest.mark.slow)])
+def test_the_rival_reads_labrams_weights_too(preset):
+    torch.manual_seed(0)
+    model, fresh = (RIVALS["labram"].build(preset, ch_names=VU_NAMES[:2], n_outputs=2).eval() for _ in range(2))
+    fresh.spatiotemporal.norm.load_state_dict(model.spatiotemporal.norm.state_dict())
+    fresh.output.load_state_dict(model.output.state_dict())
+    state = to_labram(model)
+    longer = torch.randn(1, 3, model.config.dim)  # published weights know more steps than a window has
+    state["student.time_embed"] = torch.cat([state["student.time_embed"], longer], 1)
+    eeg = torch.randn(1, 2, 3200) * 20
+    assert load_labram(fresh, state) is fresh
+    names = VU_NAMES[:2]
+    assert torch.equal(fresh.predict(eeg, names), model.predict(eeg, names))

@@ -9,6 +9,7 @@ import pytest
 import torch
 from scipy.signal import csd
 from scipy.stats import gamma
+from torch import nn
 
 import neurobolt
 from jobs.models import build_model
@@ -86,6 +87,16 @@ def test_predict_takes_any_order_and_either_kind(make_model, eeg):
         model.predict(eeg * torch.nan, NAMES)
     with pytest.raises(ValueError, match="microvolt"):
         model.predict(eeg * 1e-6, NAMES)
+
+
+def test_what_is_padded_may_be_anything(make_model, eeg):
+    model = make_model()
+    batch = batch_of(model, eeg)
+    padded = EegBatch(
+        torch.cat([torch.full_like(eeg[:, :1], torch.nan), eeg], 1),
+        nn.functional.pad(batch.ch_index_BC, (1, 0), value=-1),
+    )
+    torch.testing.assert_close(model(padded), model(batch), rtol=1e-4, atol=1e-5)
 
 
 def test_names_outside_the_vocabulary(make_model, eeg):
@@ -241,6 +252,8 @@ def test_the_platform_trains_saves_and_predicts_it(make_model, make_recording, t
 @pytest.mark.parametrize(
     ("options", "words"),
     [
+        ({"remove_mean": False}, "remove_mean is False"),
+        ({"unseen_channels": "closest"}, "none of"),
         ({"band_edges_hz": (8.0, 4.0)}, "not ascending"),
         ({"band_edges_hz": (0.5, 4.0)}, "begin at 0.5 Hz"),
         ({"band_edges_hz": (30.0, 120.0)}, "half of sfreq is 100"),

@@ -10,10 +10,12 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import ray
 import yaml
 from study_folder import build_study
 
 from jobs import loso, register, table
+from jobs.loso_plan import nested_words
 from jobs.models import BASELINES, build_model
 from xsite.data.store import rebuild_manifest, write_recording
 from xsite.errors import FormatError, RecipeError, TrackingError
@@ -31,12 +33,13 @@ RECIPE = {
     "baselines": ["zero"],
     "surrogates": 20,
 }
+SITES = {"alpha", "beta", "gamma"}
 VARIANTS = {"slow": {"optim.lr": 1e-4}, "fast": {"optim.lr": 3e-3}}
 
 
 @pytest.fixture
 def store(make_recording: Callable[..., Recording], tmp_path: Path) -> str:
-    for site in ("alpha", "beta", "gamma"):
+    for site in sorted(SITES):
         for subject in ("01", "02"):
             write_recording(str(tmp_path / "store"), make_recording(site, subject, n_volumes=40), fingerprint="made")
     rebuild_manifest(str(tmp_path / "store"))
@@ -141,6 +144,7 @@ def test_nested_selection_trains_the_folds_for_the_epochs_of_the_inner_runs(
         if job.purpose == "inner":
             assert {f"val_error/{site}" for site in job.watch} <= set(outcome.history[0])
             assert not any(name in job.config["trained_on"] for name in job.watch)
+            assert {recording.key.site for recording in ray.get([*job.train, *job.val])} == SITES - {*job.watch}
         elif job.purpose == "fold":
             site = str(job.held_out)
             curves = [
@@ -154,7 +158,7 @@ def test_nested_selection_trains_the_folds_for_the_epochs_of_the_inner_runs(
             assert len(outcome.history) == chosen[site] == 1 + mean.index(min(mean))
             assert site not in job.config["trained_on"]
             assert not job.watch  # no handle of the test site in the training that is scored on it
-            assert len(job.train) == 4
+            assert {recording.key.site for recording in ray.get([*job.train, *job.val])} == SITES - {site}
     assert not any(name.startswith("val_error/") for name in result.outcomes[-1].history[0])
     assert max(e["n_done"] for e in events if "n_done" in e) == 7
     summary = json.loads((study / "summary.json").read_text())
@@ -188,12 +192,20 @@ def test_dry_run_counts_windows_hours_and_nested_runs(
     out = capsys.readouterr().out
     assert "held out beta: 4 train, 2 test recordings (4 train, 2 test subjects; 128 training windows)" in out
     assert "3 folds x 2 seeds x 2 variants; 25 trainings: 12 inner, 12 fold, 1 final" in out
-    assert "S + S (S - 1) / 2 = 6 trainings per variant and seed" in out
+    assert "nested: 3 fold + 3 inner = 6 trainings per variant and seed = S + S (S - 1) / 2, S = 3" in out
     assert "one-second probe of the built model" in out
     assert "slow: 12 trainings, 768 windows" in out  # 12 x 2 epochs x 32 windows
     assert "fast: 13 trainings, 832 windows" in out  # and the final model
     assert "device-hours" in out
     assert f"plan {plan_study(loso.resolve_recipe(str(recipe), ()), store)[2].hash}" in out
+
+
+def test_nested_runs_of_some_sites_only_are_counted_from_the_plan(store: str) -> None:
+    content = {**RECIPE, "select_on": "leave-one-site-out-val", "folds": {"held_out": ["beta"]}, "seeds": [0, 1]}
+    experiment = parse_experiment(content, "test")
+    plan = plan_study(experiment, store)[2]
+    assert plan.counts() == {"inner": 4, "fold": 2, "final": 1}
+    assert nested_words(experiment, plan) == "nested: 1 fold + 2 inner = 3 trainings per variant and seed"
 
 
 def test_a_folder_without_a_study_has_no_table(tmp_path: Path) -> None:

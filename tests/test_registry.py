@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from mlflow import MlflowClient
 from study_folder import CHANNELS, SITES, build_study
 
@@ -16,7 +18,10 @@ from jobs.opened import open_checkpoint, open_model
 from jobs.register import example_windows
 from xsite.data.manifest import data_hash, read_manifest
 from xsite.errors import CheckpointError, FormatError, TrackingError
-from xsite.experiment import load_experiment
+from xsite.evaluation.leakage import Audit, Finding
+from xsite.evaluation.plan import Plan, Run
+from xsite.experiment import Data, Experiment, load_experiment
+from xsite.learning.checkpoint import save_checkpoint
 from xsite.tracking import (
     StudyTracker,
     check_study,
@@ -65,6 +70,34 @@ def test_gate(rows: list[dict[str, object]], failing: str | None) -> None:
     failed = [line for line in gate.lines if line.startswith("FAIL")]
     assert len(failed) == (failing is not None)
     assert failing is None or failing in failed[0]
+
+
+def test_gate_asks_both_nulls() -> None:
+    shifted = [{**GOOD[0], "p_shift": 0.001}, {**GOOD[1], "p_shift": 0.3}, *GOOD[2:]]
+    gate = check_study(shifted, "m")
+    assert not gate.passed
+    assert any(line.startswith("FAIL") and "not so: b" in line for line in gate.lines)
+    assert check_study([shifted[0], {**GOOD[1], "p_shift": 0.02}, *GOOD[2:]], "m").passed
+
+
+def test_gate_fails_where_the_leakage_audit_did() -> None:
+    audit = Audit((Finding("duplicated recordings", "fail", "two", ("a is b",)),)).to_dict()
+    gate = check_study(GOOD, "m", leakage=audit)
+    assert not gate.passed
+    assert "FAIL  Leakage audit failed: duplicated recordings." in gate.lines
+    remark = Audit((Finding("overlapping windows", "warn", "two"),)).to_dict()
+    gate = check_study(GOOD, "m", leakage=remark)
+    assert gate.passed
+    assert any("with remarks on overlapping windows" in line for line in gate.lines)
+
+
+def test_register_keeps_the_alias_after_a_failed_audit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    study = build_study(tmp_path)
+    summary = json.loads((study / "summary.json").read_text())
+    summary["leakage"] = Audit((Finding("carried weights", "fail", "two", ("x",)),)).to_dict()
+    (study / "summary.json").write_text(json.dumps(summary))
+    assert register.main([str(study), "--tracking", default_tracking_uri(tmp_path / "mlflow")]) == 1
+    assert "FAIL  Leakage audit failed: carried weights." in capsys.readouterr().out
 
 
 def test_card_says_whose_scores_these_are(tmp_path: Path) -> None:
@@ -164,6 +197,26 @@ def test_a_model_folder_with_a_pickle_is_refused(tmp_path: Path) -> None:
     (tmp_path / "artifacts" / "python_model.pkl").write_bytes(b"\x80")
     with pytest.raises(TrackingError, match=r"artifacts/python_model\.pkl"):
         refuse_pickles(tmp_path)
+
+
+def test_the_fold_models_of_every_seed_are_tagged(tmp_path: Path) -> None:
+    experiment = Experiment(name="tiny", data=Data(sites=SITES), seeds=(4, 5))
+    runs = [
+        Run(f"alpha/{name}" + ("" if seed == 4 else f"-seed{seed}"), name, "alpha", seed, "fold", f"{name}{seed}")
+        for seed in (4, 5)
+        for name in ("neurobolt", "other")
+    ]
+    runs.append(Run("beta/neurobolt", "neurobolt", "beta", 4, "fold", "unfinished"))
+    (tmp_path / "plan.json").write_text(json.dumps(Plan(tuple(runs), {}, "train-site-val").to_dict()))
+    expected = {}
+    for run in runs[:-1]:
+        folder = tmp_path / "folds" / run.label
+        save_checkpoint(folder, {"w": torch.full((1,), float(len(run.label)))}, {"model": {}})
+        digest = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+        if run.variant == "neurobolt":
+            expected["fold_sha256_alpha" + ("" if run.seed == 4 else "-seed5")] = digest
+    assert len(set(expected.values())) == 2
+    assert register._fold_tags(tmp_path, experiment) == expected
 
 
 def test_an_unfinished_study_is_named(tmp_path: Path) -> None:

@@ -251,7 +251,7 @@ def test_verdict_turns_with_the_figures(study_dir):
     assert tone in ("good", "open")
     tone, title, _ = verdict.headline(study.summary, "zero")
     assert (tone, title) == ("bad", "Zero has no score")
-    assert verdict.rival_of("ridge", study.summary["rows"]) == "neurobolt"
+    assert verdict.rival_of("ridge", study.summary) == "neurobolt"
 
 
 def test_head_sphere_follows_the_cap(rng):

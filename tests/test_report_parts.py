@@ -22,12 +22,14 @@ from xsite.evaluation.null_view import null_histograms
 from xsite.evaluation.scoring import Prediction, score_predictions
 from xsite.evaluation.tables import json_safe, study_summary, subject_scores
 from xsite.reports import audit, chance, downloads, known_sites, methods, transfer
+from xsite.reports import sections as study_sections
 from xsite.reports.answers import answers
 from xsite.reports.folder import load_study
 from xsite.reports.markup import interval, number
 from xsite.reports.references import ALGORITHMS, LIBRARIES, STATISTICS, algorithm_reference
 from xsite.reports.study import SECTIONS, render, write_report
-from xsite.reports.verdict import p_value
+from xsite.reports.verdict import p_value, rival_of
+from xsite.runtime.calibration import calibration_curve
 from xsite.runtime.held_out import known_scores
 
 SITES = list(HABITS)
@@ -282,21 +284,100 @@ def test_learning_curve_over_sites_is_paired(study):
     assert not transfer.matrix_section(growing)
 
 
-def test_calibration_is_averaged_over_draws_then_subjects_then_sites(study):
-    rows = [
-        {"held_out": "west", "k": 0, "draw": 0, "part": "head", "subject": "1", "r": 0.1},
-        {"held_out": "west", "k": 1, "draw": 0, "part": "head", "subject": "1", "r": 0.2},
-        {"held_out": "west", "k": 1, "draw": 1, "part": "head", "subject": "1", "r": 0.4},
-        {"held_out": "west", "k": 1, "draw": 0, "part": "head", "subject": "2", "r": 0.5},
-        {"held_out": "north", "k": 0, "draw": 0, "part": "head", "subject": "1", "r": 0.3},
-        {"held_out": "north", "k": 1, "draw": 0, "part": "head", "subject": "1", "r": 0.6},
-    ]
-    means = transfer.calibration_means(pd.DataFrame(rows)).set_index(["k", "site"])["r"]
-    assert means[1, "west"] == pytest.approx(0.4)
-    told = words(transfer.calibration_section(replace(study, tables={"calibration": pd.DataFrame(rows)})))
-    assert "head: 0.20 at k = 0, 0.50 at k = 1." in told
-    assert "Access to the test site: k labelled subjects" in told
+CALIBRATED = (  # variant, held_out, draw, k, part, site, subject, r
+    ("m", "west", 0, 0, "none", "west", "1", 0.1),
+    ("m", "west", 0, 1, "head", "west", "1", 0.2),
+    ("m", "west", 1, 0, "none", "west", "1", 0.1),
+    ("m", "west", 1, 1, "head", "west", "1", 0.4),
+    ("m", "west", 0, 0, "none", "west", "2", 0.2),
+    ("m", "west", 0, 1, "head", "west", "2", 0.5),
+    ("m", "north", 0, 0, "none", "north", "1", 0.3),
+    ("m", "north", 0, 1, "head", "north", "1", 0.6),
+    ("m", "north", 0, 1, "all", "north", "1", 0.35),
+    ("other", "north", 0, 0, "none", "north", "1", -0.5),
+    ("other", "north", 0, 1, "head", "north", "1", -0.25),
+)
+
+
+def calibrated():
+    """A table as calibration writes it: both ``site`` and ``held_out``, and k = 0 of the part ``none``."""
+    names = ["variant", "held_out", "draw", "k", "part", "site", "subject", "r"]
+    table = pd.DataFrame(CALIBRATED, columns=names)
+    access = table["k"].map({0: "none", 1: "1 labelled subjects"})
+    return table.assign(r_partial=0.0, mse=1.0, r2=0.0, n_volumes=9, seed=0, best_epoch=3, calibrated_on="[]",
+                        access=access, run="0")  # fmt: skip
+
+
+def test_calibration_is_averaged_over_draws_then_subjects_then_folds(study):
+    means = transfer.calibration_means(calibrated()).set_index(["variant", "part", "held_out", "k"])
+    assert means.loc[("m", "head", "west", 1), "r"] == pytest.approx(0.4)
+    assert means.loc[("m", "head", "west", 0), "r"] == pytest.approx(0.15)
+    assert means.loc[("m", "head", "west", 1), "gain"] == pytest.approx(0.25)
+    assert means.loc[("m", "head", "west", 1), "n_subjects"] == 2
+    assert means.loc[("m", "all", "north", 0), "r"] == pytest.approx(0.3)
+    assert set(means.index.get_level_values("part")) == {"head", "all"}
+    curve = calibration_curve(calibrated()).set_index(["variant", "part"])  # what neurobolt calibrate prints
+    assert curve.loc[("m", "head"), "r"] == pytest.approx(0.5)
+    section = transfer.calibration_section(replace(study, tables={"calibration": calibrated()}))
+    told = words(section)
+    assert "m, head: 0.23 at k = 0, 0.50 at k = 1, a paired gain of +0.28" in told
+    assert "other, head: −0.50 at k = 0, −0.25 at k = 1, a paired gain of +0.25" in told
+    assert "every k, 0 too, is scored on the same subjects" in told
+    assert "Access to the test site: k labelled subjects (none at k = 0)" in told
+    found = downloads.tables(replace(study, tables={**study.tables, "calibration": calibrated()}))
+    assert len(found["calibration_subjects"]) == len(CALIBRATED)
+    assert len(found["calibration"]) == 8
+    only = calibrated().query("variant == 'm' and part != 'all'")
+    assert "Fine-tuning m with" in words(transfer.calibration_section(replace(study, tables={"calibration": only})))
     assert not transfer.calibration_section(study)
+    assert not transfer.calibration_section(replace(study, tables={"calibration": calibrated().query("k == 0")}))
+
+
+def test_the_rival_is_a_closed_form(study):
+    rows = [
+        {"site": "a", "model": name, "control": name == "leaky", "r_mean": r}
+        for name, r in (("net", 0.3), ("biot", 0.6), ("selected", 0.6), ("global-signal", 0.7), ("oracle", 0.9),
+                        ("mean", 0.05), ("alpha", 0.1), ("leaky", 0.8), ("zero", None))
+    ]  # fmt: skip
+    summary = {"rows": rows, "trained": ["net", "biot"]}
+    assert rival_of("net", summary) == "alpha"
+    ridge = {"site": "a", "model": "ridge", "control": False, "r_mean": -0.1}
+    assert rival_of("net", {**summary, "rows": [*rows, ridge]}) == "ridge"
+    assert rival_of("net", {**summary, "rows": rows[:5]}) is None
+    assert study.summary["trained"] == []
+
+
+def test_an_older_summary_is_told_what_was_trained(folder):
+    summary = json.loads((folder / "summary.json").read_text())
+    del summary["trained"]
+    (folder / "summary.json").write_text(json.dumps(summary))
+    assert load_study(folder).summary["trained"] == ["neurobolt"]
+
+
+def test_parcels_of_two_models_are_compared_in_a_folded_table(study):
+    told = words(study_sections._comparison_table(study))
+    rows = own(study.summary["paired_parcels"], a="neurobolt", b="ridge")
+    worse = sum(row["p_holm"] <= 0.05 for row in rows[1:])
+    assert len(rows) == 1 + 3
+    assert worse > 0  # ridge was made the better one
+    assert f"NeuroBOLT − Ridge 9 subjects {number(rows[0]['difference'], 3, sign=True)}" in told
+    assert f"0 of 3 {worse} none" in told
+    assert len(downloads.tables(study)["paired_parcels"]) == len(study.summary["paired_parcels"])
+
+
+def test_captions_name_the_wider_null_and_its_limit(study):
+    for content in (chance.null_section(study), chance.parcel_section(study)):
+        assert "√2 wider than that of independent folds" in words(content)
+        assert "√2 is the bound for linear models" in words(content)
+    assert "Nulls of means over sites were widened by √2, the bound for linear models" in methods.paragraph(study)
+
+
+def test_tables_of_an_earlier_page_are_removed(folder):
+    (folder / "tables").mkdir()
+    (folder / "tables" / "calibration.csv").write_text("old")
+    downloads.write_tables(load_study(folder), folder)
+    assert not (folder / "tables" / "calibration.csv").exists()
+    assert (folder / "tables" / "scores.csv").exists()
 
 
 @pytest.mark.parametrize(("verdict", "tone", "said"), [("fail", "bad", "FAILED"), ("pass", "open", "audit passed")])

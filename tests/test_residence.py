@@ -69,6 +69,22 @@ def test_the_choice_is_in_the_log(caplog):
     assert available_memory() > 10**8
 
 
+def test_a_training_that_goes_on_keeps_its_type_and_takes_another_place():
+    free = {"device_free": None, "memory_free": 3 * GIB}
+    assert choose_residence(32, GIB // 32, **free).dtype == torch.float16
+    assert choose_residence(32, GIB // 32, **free, dtype=torch.float32) == Residence("file", torch.float32)
+    roomy = choose_residence(32, GIB // 32, device_free=None, memory_free=100 * GIB, dtype=torch.float16)
+    assert roomy == Residence("memory", torch.float16)
+    assert roomy.to_dict() == {"place": "memory", "dtype": "float16"}
+
+
+def test_workers_of_one_node_share_its_memory(caplog):
+    n_times = int(0.4 * available_memory() / 4)  # a single one would take float32 in memory
+    with caplog.at_level(logging.INFO, logger="xsite.data.residence"):
+        assert residence_for(1, n_times, "cpu", sharing=(3, 1)).dtype == torch.float16
+    assert "for each of 3 workers" in caplog.text
+
+
 def test_a_full_disk_is_an_error_and_not_a_crash():
     with pytest.raises(RecipeError, match="set TMPDIR"):
         Residence("file", torch.float16).allocate(10**6, 10**9)

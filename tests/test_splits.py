@@ -44,6 +44,7 @@ def official_manifest() -> pd.DataFrame:
     return pd.DataFrame(rows).assign(n_volumes=575, t_r=2.1).sample(frac=1, random_state=0)
 
 
+EYES = ("open eyes", "open-eyes", "closed", "closed_eyes")
 SPECS = {
     "leave-one-out:field_strength": 3,
     "leave-one-subject-out": 17,
@@ -69,6 +70,29 @@ def test_no_subject_stands_on_two_sides_and_labels_are_unique(scheme, n):
     again = make_folds(table.sample(frac=1, random_state=1), spec, seed=4)
     assert [f.fingerprint for f in again] == [f.fingerprint for f in folds]
     assert [f.fingerprint for f in make_folds(table, spec, seed=5)] != [f.fingerprint for f in folds]
+
+
+@pytest.mark.parametrize("scheme", ["leave-one-site-out", "leave-one-out:site", *SPECS, "official", "within-recording"])
+def test_every_fold_says_what_held_out_must_name_to_make_it_again(scheme):
+    table = official_manifest() if scheme == "official" else manifest(a=3, b=3, c=3, d=3)
+    folds = make_folds(table, parse_experiment({"folds": {"scheme": scheme}}, "test").folds, seed=4)
+    for fold in folds:
+        one = parse_experiment({"folds": {"scheme": scheme, "held_out": [fold.selector]}}, "test").folds
+        again = make_folds(table, one, seed=4)
+        assert [f.held_out for f in again if f == fold] == [fold.held_out]
+        assert len(again) == (3 if scheme == "growing-sites" else 1)
+        assert {f.selector for f in again} == {fold.selector}
+        assert Fold.from_dict(json.loads(json.dumps(fold.to_dict()))).selector == fold.selector
+        assert replace(fold, selector=None).fingerprint == fold.fingerprint
+
+
+def test_values_that_would_share_a_label_are_refused_by_name():
+    table = manifest(a=3, b=3, c=3, d=3).assign(eyes=lambda t: t["site"].map(dict(zip("abcd", EYES, strict=True))))
+    spec = Folds(scheme="leave-one-out", column="eyes")
+    with pytest.raises(FoldError, match="'open eyes' and 'open-eyes' would both be called 'eyes=open-eyes'"):
+        make_folds(table, spec, seed=0)
+    one = make_folds(table, spec.model_copy(update={"held_out": ("open eyes",)}), seed=0)
+    assert [fold.held_out for fold in one] == ["eyes=open-eyes"]
 
 
 def test_a_value_of_a_column_is_held_out_whole():

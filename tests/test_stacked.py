@@ -16,11 +16,11 @@ from neurobolt.config import NeuroBOLTConfig
 from neurobolt.model import NeuroBOLT
 from xsite.data.harmonize import paper_target
 from xsite.data.windows import WindowSource, build_source
-from xsite.errors import RecipeError
 from xsite.experiment import Optim
-from xsite.learning.algorithms import ERM
+from xsite.learning.algorithms import ERM, build_algorithm
 from xsite.learning.loop import FitResult, fit, seed_everything
-from xsite.learning.stacked import StackedError, fit_stacked
+from xsite.learning.parameter_stack import UnstackableError
+from xsite.learning.stacked import StackedError, fit_stacked, why_alone
 from xsite.learning.state import TrainingState
 from xsite.recording import Recording
 
@@ -103,11 +103,14 @@ def assert_same(alone: Sequence[FitResult], stacked: Sequence[FitResult], tolera
         assert distance(a, b) < tolerance
 
 
-def test_small_neurobolt_on_unequal_data_equals_separate_runs(recordings: list[Recording]) -> None:
+@pytest.mark.parametrize(
+    "size", [pytest.param({}, marks=pytest.mark.slow, id="small"), pytest.param(NARROW, id="narrow")]
+)
+def test_neurobolt_on_unequal_data_equals_separate_runs(recordings: list[Recording], size: dict[str, Any]) -> None:
     """Of 70, 33, 50 and 12 windows 64 at most are drawn per epoch: 4, 2, 3 batches, and one smaller one."""
     optim = OPTIM.model_copy(update={"windows_per_epoch": 64, "epochs": 3})
-    alone = separate(built(small, recordings, 4), recordings, optim)
-    stacked = together(built(small, recordings, 4), recordings, optim)
+    alone = separate(built(small, recordings, 4, **size), recordings, optim)
+    stacked = together(built(small, recordings, 4, **size), recordings, optim)
     assert_same(alone, stacked)
     assert distance(alone[0], alone[1]) > 0.1  # the four are not one
 
@@ -155,23 +158,64 @@ def test_a_state_of_a_separate_run_is_the_state_of_a_stacked_one(recordings: lis
             torch.testing.assert_close(value, theirs[name], rtol=1e-3, atol=1e-5)
 
 
-def test_dropout_trains_and_differs_between_models(recordings: list[Recording]) -> None:
-    """The same weights, windows and batches: only the dropout of each can make a difference."""
+def dropped(recordings: Sequence[Recording], n: int) -> list[ERM]:
+    return built(small, recordings, n, dropout=0.2, spectral_dropout=0.2, drop_path=0.2, **NARROW)
 
-    def run() -> list[FitResult]:
-        seed_everything(0)
-        algorithms = [ERM(small(recordings, dropout=0.2, drop_path=0.2, **NARROW)) for _ in range(2)]
-        algorithms[1].load_state_dict(algorithms[0].state_dict())
-        train, val = sides(recordings, algorithms[0].model, 2)
-        optim = OPTIM.model_copy(update={"epochs": 6, "clip": None})
-        return fit_stacked(algorithms, [train] * 2, [val] * 2, optim, seeds=[3, 3])
 
-    first, second = run(), run()
-    assert distance(first[0], first[1]) > 0.01
-    assert distance(first[0], second[0]) == 0  # the same stack draws the same numbers
-    for result in first:
-        losses = [row["train_loss"] for row in result.history]
-        assert losses[-1] < 0.97 * losses[0]
+def test_dropout_is_that_of_separate_runs_whoever_is_stacked_beside(recordings: list[Recording]) -> None:
+    """Also after an interruption, where the first goes on from its second epoch beside the first epoch of another."""
+    optim = OPTIM.model_copy(update={"epochs": 3, "windows_per_epoch": 32})
+    alone = separate(dropped(recordings, 2), recordings, optim)
+    states: list[TrainingState] = []
+
+    def note(k: int, metrics: dict[str, float], state: Callable[[], TrainingState]) -> None:
+        if (k, metrics["epoch"]) == (0, 1):
+            states.append(state())
+
+    assert_same(alone, together(dropped(recordings, 2), recordings, optim, on_epoch=note))
+    beside = together(dropped(recordings, 3), recordings, optim, resumes=[states[0], None, None])
+    assert_same(alone, beside[:2])
+    without = optim.model_copy(update={"epochs": 1})
+    plain = together(built(small, recordings, 1, **NARROW), recordings, without)[0]
+    assert distance(plain, together(dropped(recordings, 1), recordings, without)[0]) > 0.01  # it does drop out
+
+
+class Noisy(LogPower):
+    """Draws in every way that is known, and in one that is not."""
+
+    known = True
+
+    def forward(self, batch: Any) -> Tensor:
+        y_BR: Tensor = super().forward(batch)
+        if self.training:
+            y_BR = y_BR * torch.rand(len(y_BR), 1) + torch.randn_like(y_BR)
+            y_BR = nn.functional.dropout2d(y_BR[..., None, None], 0.5, True).flatten(1)
+        return y_BR if self.known else y_BR + torch.bernoulli(torch.full_like(y_BR, 0.5))
+
+
+def test_noise_of_a_model_is_that_of_separate_runs(recordings: list[Recording]) -> None:
+    def make(some: Sequence[Recording]) -> Noisy:
+        return Noisy(some[0].ch_names, 3)
+
+    optim = OPTIM.model_copy(update={"epochs": 2})
+    assert_same(
+        separate(built(make, recordings, 2), recordings, optim), together(built(make, recordings, 2), recordings, optim)
+    )
+    other = built(make, recordings, 1)[0]
+    other.model.known = False
+    assert "random" in why_alone(other, sides(recordings, other.model, 0)[0].gather([0, 1]), optim)
+
+
+def test_speed_is_that_of_the_stack_and_each_model_has_its_share(recordings: list[Recording]) -> None:
+    """70, 33 and 50 windows."""
+    seen: dict[int, dict[str, float]] = {}
+    optim = OPTIM.model_copy(update={"epochs": 1})
+    together(built(log_power, recordings, 3), recordings, optim, on_epoch=lambda k, row, state: seen.update({k: row}))
+    for name in ("windows_per_s", "gflop_per_s", "peak_fraction", "step_s_p50"):
+        assert len({row[name] for row in seen.values()}) == 1
+    shares = np.array([seen[k]["lane_windows_per_s"] for k in range(3)])
+    assert shares.sum() == pytest.approx(seen[0]["windows_per_s"])
+    np.testing.assert_allclose(shares / shares.sum(), np.array([4, 2, 3]) / 9)  # whole batches
 
 
 def test_padded_channels_and_other_montages_stack(make_recording: MakeRecording) -> None:
@@ -245,11 +289,41 @@ class WithLSTM(LogPower):
         return bold_BR
 
 
+def test_backward_runs_outside_autocast_as_in_separate_runs(
+    recordings: list[Recording], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[bool] = []
+    backward = torch.autograd.grad
+
+    def watched(*args: Any, **kwargs: Any) -> Any:
+        seen.append(torch.is_autocast_enabled("cpu"))
+        return backward(*args, **kwargs)
+
+    monkeypatch.setattr(torch.autograd, "grad", watched)
+    optim = OPTIM.model_copy(update={"epochs": 1, "precision": "bfloat16"})
+    together(built(log_power, recordings, 1), recordings, optim)
+    assert seen
+    assert not any(seen)
+
+
+def test_what_must_run_alone_is_known_before_training(recordings: list[Recording]) -> None:
+    few = sides(recordings, log_power(recordings), 0)[0].gather([0, 1])
+    lstm, plain, narrow = ERM(WithLSTM(recordings)), ERM(log_power(recordings, 0.2)), ERM(small(recordings, **NARROW))
+    before = {name: value.clone() for name, value in plain.state_dict().items()}
+    assert "lstm" in why_alone(lstm, few, OPTIM)
+    assert "SWA" in why_alone(build_algorithm("swa", {}, log_power(recordings)), few, OPTIM)
+    assert "compile" in why_alone(plain, few, OPTIM.model_copy(update={"compile": True}))
+    assert why_alone(plain, few, OPTIM) == why_alone(narrow, few, OPTIM) == ""
+    assert all(torch.equal(value, before[name]) for name, value in plain.state_dict().items())
+    with pytest.raises(UnstackableError, match=r"a stack is not compiled: set scale\.stack to 1"):
+        together([plain], recordings, OPTIM.model_copy(update={"compile": True}))
+
+
 def test_what_cannot_be_stacked_is_refused_with_the_model_that_fails(recordings: list[Recording]) -> None:
     mixed = [ERM(log_power(recordings)), ERM(log_power(recordings, dropout=0.5))]
-    with pytest.raises(RecipeError, match=r"models 0 and 1 of a stack differ .*scale\.stack to 1"):
+    with pytest.raises(UnstackableError, match=r"models 0 and 1 of a stack differ .*scale\.stack to 1"):
         together(mixed, recordings, OPTIM)
-    with pytest.raises(RecipeError, match=r"cannot be stacked, set scale\.stack to 1"):
+    with pytest.raises(UnstackableError, match=r"cannot be stacked, set scale\.stack to 1"):
         together(built(WithLSTM, recordings, 2), recordings, OPTIM)
     bad = built(log_power, recordings, 2)
     nn.init.constant_(bad[1].model.readout.weight, torch.inf)

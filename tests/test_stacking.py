@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +16,16 @@ import pytest
 import ray
 import torch
 from pydantic import ValidationError
+from test_loop import LogPower
 from test_training import OPTIM, build, build_and_save_each_epoch, in_this_process, job, weights
+from torch import nn
 
+from xsite.data.residence import Residence
 from xsite.errors import RecipeError
 from xsite.evaluation.plan import RunHasher, Sides
 from xsite.experiment import Experiment, Scale
+from xsite.learning.checkpoint import load_checkpoint
+from xsite.learning.state import TrainingState
 from xsite.recording import Recording, RecordingKey
 from xsite.runtime import stacking, worker
 from xsite.runtime.board import Board
@@ -106,9 +113,10 @@ def test_the_error_of_one_job_of_a_stack_names_it(refs: list[Any], tmp_path: Pat
 def test_recordings_that_folds_share_are_held_once(refs: list[Any], tmp_path: Path) -> None:
     jobs = leave_one_out(tmp_path, refs, STACKED)
     models = [build("", "", {}, ch_names=one.config["ch_names"], n_outputs=3) for one in jobs]
-    pairs = stacking.shared(jobs, models, torch.device("cpu"))
+    pairs, residences = stacking.shared(jobs, models, torch.device("cpu"))
     n_times = sum(recording.eeg.shape[1] for recording in ray.get(refs))
     assert pairs[0][0].eeg_CT.shape == (len(jobs[0].config["ch_names"]), n_times)
+    assert residences == [Residence("memory", torch.float32)] * 3
     assert len({source.eeg_CT.data_ptr() for pair in pairs for source in pair if source is not None}) == 1
     for one, model, pair in zip(jobs, models, pairs, strict=True):
         own = worker.sources(one, STACKED, model, torch.device("cpu"))
@@ -118,6 +126,64 @@ def test_recordings_that_folds_share_are_held_once(refs: list[Any], tmp_path: Pa
             index = np.arange(len(theirs))
             for a, b in zip(mine.gather(index)[0], theirs.gather(index)[0], strict=True):
                 assert torch.equal(torch.as_tensor(a), torch.as_tensor(b))
+
+    kept = [torch.float16, None, None]  # the first goes on from a state that saw float16
+    coarse, residences = stacking.shared(jobs, models, torch.device("cpu"), kept)
+    assert [residence.dtype for residence in residences] == [torch.float16, torch.float32, torch.float32]
+    assert coarse[0][0].eeg_CT.dtype == torch.float16
+    assert torch.equal(coarse[1][0].gather([0])[0].eeg_BCT, pairs[1][0].gather([0])[0].eeg_BCT)
+
+
+class WithLSTM(LogPower):
+    """Torch has no batching rule for an LSTM."""
+
+    def __init__(self, ch_names: Sequence[str], n_outputs: int) -> None:
+        super().__init__(ch_names, n_outputs)
+        self.recurrent = nn.LSTM(n_outputs, n_outputs, batch_first=True)
+
+    def features(self, batch: Any) -> torch.Tensor:
+        features_BD: torch.Tensor = self.recurrent(super().forward(batch).unsqueeze(1))[0].squeeze(1)
+        return features_BD
+
+    def forward(self, batch: Any) -> torch.Tensor:
+        return self.features(batch)
+
+
+def build_lstm(name: str, preset: str, options: Any, *, ch_names: Sequence[str], n_outputs: int) -> nn.Module:
+    return (WithLSTM if name == "lstm" else LogPower)(ch_names, n_outputs)
+
+
+@pytest.mark.ray
+def test_what_cannot_be_stacked_is_trained_one_by_one(
+    refs: list[Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An LSTM in two folds, an algorithm with a state of its own, and what can be stacked, in one study."""
+    base = STACKED.model_copy(update={"optim": OPTIM.model_copy(update={"epochs": 1})})
+    lstm = base.model_copy(update={"model": base.model.model_copy(update={"name": "lstm"})})
+    swa = base.model_copy(update={"algorithm": base.algorithm.model_copy(update={"name": "swa"})})
+    own = {"lstm": lstm, "swa": swa, "plain": base}
+    jobs = [
+        job(tmp_path, refs, own[name], label=f"{name}{n}")
+        for name, k in (("lstm", 2), ("swa", 1), ("plain", 2))
+        for n in range(k)
+    ]
+    with caplog.at_level(logging.WARNING, logger="xsite.runtime.training"):
+        outcomes = train_folds(jobs, base, build_model=build_lstm, storage=tmp_path / "ray")
+    assert [outcome.job.label for outcome in outcomes] == [one.label for one in jobs]
+    assert [outcome.history[0].get("stacked") for outcome in outcomes] == [None] * 3 + [2.0] * 2
+    assert len([line for line in caplog.messages if "one by one" in line]) == 2
+    for one in jobs:
+        assert load_checkpoint(one.folder)[1]["residence"] == {"place": "memory", "dtype": "float32"}
+
+
+def test_a_state_notes_the_type_of_its_samples(tmp_path: Path) -> None:
+    one = replace(alike_job("a"), folder=str(tmp_path / "a"))
+    assert worker.kept_dtype(one) is None
+    reporter = object.__new__(worker.Reporter)  # what it needs of Ray is not needed to write a state
+    reporter.job, reporter.residence = one, Residence("file", torch.float16)
+    reporter._save(1, TrainingState(1, {}, {}, {}, 1, 0.5))
+    assert worker.kept_dtype(one) == torch.float16
+    assert worker.last_state(one) == str(one.states / "epoch-00001")
 
 
 def alike_job(label: str, **optim: Any) -> FoldJob:
@@ -140,6 +206,13 @@ def test_board_gives_stacks_of_one_architecture_and_remembers_what_is_left() -> 
     assert board.take_stack(0, 2) == "wait"
     board.close()
     assert board.take_stack(0, 2) is None
+
+
+def test_jobs_that_run_alone_are_stacks_of_one() -> None:
+    jobs = [replace(alike_job(name), alone="no batching rule") for name in "ab"]
+    assert stacking.n_stacks(jobs, 2) == 2
+    assert [job.label for job in Board(jobs).take_stack(0, 2)] == ["a"]
+    assert jobs[0].kind == jobs[1].kind == alike_job("c").alike
 
 
 def test_stack_and_several_workers_exclude_each_other() -> None:

@@ -10,8 +10,10 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from xsite.evaluation.compare import paired_tests
 from xsite.evaluation.metrics import pearson_r
 from xsite.evaluation.nulls import surrogate_p
+from xsite.evaluation.paired import paired_parcels
 from xsite.evaluation.parcels import max_p
 from xsite.evaluation.scoring import ORACLE, SCORE_COLUMNS, Prediction, score_predictions
 from xsite.evaluation.surrogates import study_nulls
@@ -250,6 +252,53 @@ def test_every_table_names_what_it_rests_on(predictions, scores):
     assert "global-signal" in warned  # asked for in every table, and absent here
     assert "set surrogates to 60" in warned  # 3 parcels, p .05
     assert set(summary["ranks"]["ranks"]) == {"net", "ridge"}
+
+
+def test_models_that_knew_something_else_say_so(predictions, scores):
+    summary = study_summary(
+        scores, predictions, model="net", rivals=("ridge",), surrogates=19, access="unlabelled EEG",
+        access_of={"ridge": "none", "zero": "none"}, trained=("net",), n_seeds=1,
+    )  # fmt: skip
+    for name in ("rows", "overall", "intervals", "parcels"):
+        levels = {(row["model"], row["access"]) for row in summary[name] if row["model"] != ORACLE}
+        assert levels == {("net", "unlabelled EEG"), ("ridge", "none"), ("zero", "none")}
+    for name in ("comparison", "paired_parcels"):
+        assert {row["access"] for row in summary[name]} == {"unlabelled EEG against none"}
+    assert any("Not like for like: ridge, zero had access none" in words for words in summary["warnings"])
+
+
+def test_a_failed_audit_is_among_the_warnings(predictions, scores):
+    leakage = {"verdict": "fail", "sentence": "Leakage audit failed: carried weights.", "findings": []}
+    summary = study_summary(scores, predictions, model="net", surrogates=0, leakage=leakage)
+    assert leakage["sentence"] in summary["warnings"]
+    assert summary["leakage"] == leakage
+
+
+def test_folds_are_no_seeds_and_a_second_name_has_no_rank(predictions):
+    twice = [dataclasses.replace(p, seed=1) for p in predictions if p.model == "net" and not p.control]
+    chosen = [dataclasses.replace(p, model="selected") for p in predictions if p.model == "net" and not p.control]
+    everything = [*predictions, *twice, *chosen]
+    scores = score_predictions(everything, parcels=PARCELS)
+    counted = study_summary(scores, everything, model="net", surrogates=0)
+    assert counted["basis"]["n_seeds"] == 2  # nobody has said how many were trained
+    summary = study_summary(scores, everything, model="net", surrogates=0, trained=("net",), n_seeds=1)
+    assert summary["basis"]["n_seeds"] == 1
+    assert {row["n_seeds"] for row in summary["rows"]} == {1}
+    assert set(summary["ranks"]["ranks"]) == {"net", "ridge"}
+
+
+def test_parcels_are_compared_with_the_main_rival_and_between_variants(predictions, scores):
+    rows = summarize(scores, predictions, surrogates=0)
+    found = paired_parcels(scores, "net", rows, ("net", "zero"))
+    assert [row["parcel"] for row in found if row["b"] == "ridge"] == ["all", *PARCELS]
+    assert {(row["a"], row["b"]) for row in found} == {("net", "ridge")}  # a constant has no r to be paired with
+    expected = paired_tests(scores, "net", "ridge")
+    assert [row["p_holm"] for row in found] == expected["p_holm"].tolist()
+    copy = scores[(scores["model"] == "net") & ~scores["control"]].assign(model="other", r=lambda t: t["r"] - 0.3)
+    both = paired_parcels(pd.concat([scores, copy]), "net", rows, ("net", "other"))
+    pairs = dict.fromkeys((row["a"], row["b"]) for row in both)
+    assert list(pairs) == [("net", "ridge"), ("other", "ridge"), ("net", "other")]
+    assert all(row["difference"] == pytest.approx(0.3) for row in both if row["b"] == "other")
 
 
 def test_overall_tells_the_next_site_from_these_sites(predictions, scores):

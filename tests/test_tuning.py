@@ -17,6 +17,8 @@ from jobs import tune
 from jobs.models import build_model
 from xsite.data.store import rebuild_manifest, write_recording
 from xsite.errors import RecipeError
+from xsite.evaluation.plan import folder_name
+from xsite.evaluation.splits import make_folds
 from xsite.experiment import Experiment, load_experiment, parse_experiment
 from xsite.learning.algorithms import ALGORITHMS, build_algorithm
 from xsite.learning.search_space import OPTION_RANGES, Range, draw, search_space, tuned, tuned_recipe
@@ -42,6 +44,7 @@ def store(make_recording: Callable[..., Recording], tmp_path: Path) -> str:
     return str(tmp_path / "store")
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_tune_writes_the_best_recipes_and_does_nothing_twice(
     ray_local: None, store: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -181,6 +184,42 @@ def test_a_variant_may_have_a_space_of_its_own() -> None:
     assert best.variant("b").optim.clip == 1.0
     assert best.variant("a").optim.clip is None
     assert tuned(experiment, {"optim.clip": 2.0}).optim.clip == 2.0
+
+
+@pytest.mark.parametrize(
+    "scheme",
+    [
+        "leave-one-site-out",
+        "leave-one-out:field_strength",
+        "leave-one-subject-out",
+        "k-fold",
+        "within-recording",
+        "site-to-site",
+        "growing-sites",
+    ],
+)
+def test_the_recipe_of_a_fold_makes_that_fold(scheme: str, tmp_path: Path) -> None:
+    rows = [
+        {"site": site, "subject": f"0{s}", "session": "", "task": "rest", "run": "", "field_strength": tesla}
+        for site, tesla in (("A", 1.5), ("B", 3.0), ("C", 7.0))
+        for s in range(1, 4)
+    ]
+    manifest = pd.DataFrame(rows).assign(n_volumes=300, t_r=2.0)
+    experiment = parse_experiment({**RECIPE, "folds": {"scheme": scheme}}, "test")
+    folds, folder = make_folds(manifest, experiment.folds, seed=0), StudyFolder(tmp_path)
+    trials = Trials(folder, "eegnet", {}, [fold.held_out for fold in folds])
+    for fold in folds:
+        trials.note(0, {"optim.lr": 1e-3}, fold.held_out, {"error": 1.0, "epochs": 1, "message": ""})
+    trials.end(0)
+    tune.write(experiment, {"eegnet": trials}, folds, folder)
+    assert load_experiment(tmp_path / "best.yaml").folds.held_out == ()
+    assert len(list(tmp_path.glob("best-*.yaml"))) == len(folds)
+    for fold in folds:
+        path = tmp_path / f"best-{folder_name(fold.held_out)}.yaml"
+        again = make_folds(manifest, load_experiment(path).folds, seed=0)
+        assert fold in again
+        alone = "cannot name this fold alone" not in path.read_text()
+        assert alone == (scheme != "growing-sites") == (len(again) == 1)
 
 
 def test_best_of_a_fold_and_best_of_all_may_differ(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple, Self, get_args
 
 import torch
 from torch import Tensor, nn
@@ -36,6 +36,8 @@ class RivalConfig:
         Microvolt that count as 1 inside the model.
     remove_mean : bool
         Subtract each channel's mean over the window.
+    unseen_channels : {"error", "nearest"}
+        What becomes of electrodes that ``ch_names`` lacks, as in :class:`neurobolt.NeuroBOLTConfig`.
 
     Raises
     ------
@@ -52,12 +54,15 @@ class RivalConfig:
     sfreq: float = 200.0
     eeg_unit: float = 100.0
     remove_mean: bool = True
+    unseen_channels: Unseen = "error"
 
     def __post_init__(self) -> None:
         for field in fields(self):  # JSON knows lists only
             if isinstance(getattr(self, field.name), list):
                 object.__setattr__(self, field.name, tuple(getattr(self, field.name)))
+        policies = get_args(Unseen)
         checks = {
+            f"unseen_channels {self.unseen_channels!r} is none of {policies}": self.unseen_channels in policies,
             f"n_outputs is {self.n_outputs}": self.n_outputs >= 1,
             "ch_names is empty": len(self.ch_names) >= 1,
             "ch_names names a channel twice": len({n.upper() for n in self.ch_names}) == len(self.ch_names),
@@ -146,15 +151,16 @@ class Rival(nn.Module):
     def channel_index(self, ch_names: Sequence[str], unseen: Unseen | None = None) -> Tensor:
         """Index of each channel in ``ch_names`` of the model, shape (C,), int64; names in any case.
 
-        ``unseen`` says what becomes of unknown electrodes (:func:`neurobolt.channels.vocabulary_index`), an error by
-        default.
+        ``unseen`` says what becomes of unknown electrodes (:func:`neurobolt.channels.vocabulary_index`); the
+        configuration's ``unseen_channels`` by default.
 
         Raises
         ------
         ValueError
             Channels that the model does not know, or one electrode under two names.
         """
-        return torch.tensor(vocabulary_index(ch_names, self.ch_names, unseen or "error"), dtype=torch.int64)
+        index = vocabulary_index(ch_names, self.ch_names, unseen or self.config.unseen_channels)
+        return torch.tensor(index, dtype=torch.int64)
 
     def scaled(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """Input in the model's unit with padding set to zero (B, C, T), channel index (B, C), and what is no padding.

@@ -15,8 +15,10 @@ class NeuroBOLTXConfig(RivalConfig):
 
     Parameters
     ----------
-    ch_names, n_outputs, window_s, sfreq, eeg_unit, remove_mean
+    ch_names, n_outputs, window_s, sfreq, eeg_unit, unseen_channels
         As for every model; ``window_s`` is longer than the published 16 s, because the response lasts longer.
+    remove_mean : bool
+        True: no band reaches down to a bin's mean, so there is nothing to switch.
     bin_s, hop_s : float
         Length of the short-time Fourier windows and the step between them, in seconds.
     band_edges_hz : tuple of float
@@ -56,6 +58,7 @@ class NeuroBOLTXConfig(RivalConfig):
         """What must hold beyond the shared conditions."""
         edges = self.band_edges_hz
         return {
+            "remove_mean is False, but no band of this model holds a mean; leave the option out": self.remove_mean,
             f"a window of {self.window_s} s holds no bin of {self.bin_s} s": self.window_s >= self.bin_s > 0,
             f"hop_s {self.hop_s} is not whole samples": self.hop_s > 0 and (self.hop_s * self.sfreq).is_integer(),
             f"band_edges_hz {edges} are not ascending, or leave a band without a frequency of {1 / self.bin_s:g} Hz": (

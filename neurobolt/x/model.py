@@ -19,7 +19,7 @@ from neurobolt.batch import Batch, EegBatch
 from neurobolt.cards import ModelCard
 from neurobolt.channels import Unseen
 from neurobolt.inference import ArrayOrTensor, predict_windows
-from neurobolt.rivals.base import Rival, RivalConfig, RivalEntry
+from neurobolt.rivals.base import Rival, RivalConfig, RivalEntry, may_be_padded
 from neurobolt.x.config import PRESETS, NeuroBOLTXConfig
 from neurobolt.x.electrodes import Electrodes, ElectrodeWeights, electrode_index
 from neurobolt.x.heads import FreeHead, HaemodynamicHead
@@ -73,21 +73,27 @@ class NeuroBOLTX(Rival):
             nn.init.normal_(self.filter_readout.weight, std=0.02)
         self.output = _head(config)
 
+    @property
+    def reads_positions(self) -> bool:
+        """Whether :meth:`channel_index` takes ``placed``: electrodes without a known name, read by their place."""
+        return bool(self.config.positions) and self.config.unseen_channels == "error"
+
     def channel_index(
         self, ch_names: Sequence[str], unseen: Unseen | None = None, *, placed: Sequence[str] = ()
     ) -> Tensor:
         """Index of each channel, shape (C,), int64.
 
         With positions, any 10-20 or 10-10 name is known by its place, and any name at all that stands in ``placed``:
-        then the batch must carry its position. Without, only the vocabulary is. ``unseen="nearest"`` lets an untrained
-        electrode speak with the voice of the nearest trained one, as in every model.
+        then the batch must carry its position. Without, only the vocabulary is. ``unseen="nearest"`` (or
+        ``unseen_channels`` of the configuration) lets an untrained electrode speak with the voice of the nearest
+        trained one, as in every model.
 
         Raises
         ------
         ValueError
             Unknown names, or one electrode under two names.
         """
-        if self.config.positions and unseen is None:
+        if self.reads_positions and unseen is None:
             return torch.tensor(electrode_index(ch_names, self.ch_names, placed=placed), dtype=torch.int64)
         return super().channel_index(ch_names, unseen)
 
@@ -128,7 +134,10 @@ class NeuroBOLTX(Rival):
                 f"(windows, channels, {self.config.n_times}) and (windows, channels)"
             )
         with torch.no_grad(), torch.autocast(eeg_BCT.device.type, enabled=False):  # squares in bfloat16 would be coarse
-            cross_BFLCC: Tensor = self.spectra(eeg_BCT.float())
+            x_BCT = eeg_BCT.float()
+            if may_be_padded(batch):  # a weight of 0 would not silence NaN
+                x_BCT = x_BCT.masked_fill((batch.ch_index_BC < 0).unsqueeze(-1), 0.0)
+            cross_BFLCC: Tensor = self.spectra(x_BCT)
         return cross_BFLCC
 
     def features(self, batch: Batch) -> Tensor:

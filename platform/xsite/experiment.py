@@ -166,8 +166,10 @@ class Scale(_Part):
     cpus_per_worker: float = Field(1, gt=0)
     gpus_per_worker: float = Field(0, ge=0)
     stack: int = Field(1, gt=0)
-    """Trainings of one architecture that a worker runs step by step together, with the same results: fewer and larger
-    operations, which is what a GPU needs. On a CPU it saves nothing (benchmarks/stacked.py)."""
+    """Trainings of one architecture that a worker runs step by step together: fewer and larger operations, which is
+    what a GPU needs; on a CPU it saves little (benchmarks/stacked.py). Results are those of separate trainings up to
+    the order of float32 sums; on a GPU dropout draws other numbers, but the same whoever is stacked beside. What cannot
+    be stacked (an algorithm other than erm, ``optim.compile``, an LSTM) is trained one by one."""
 
     @model_validator(mode="after")
     def _one_way_to_share(self) -> Scale:

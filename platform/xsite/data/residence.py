@@ -44,6 +44,10 @@ class Residence:
     place: Place = "memory"
     dtype: torch.dtype = torch.float32
 
+    def to_dict(self) -> dict[str, str]:
+        """Plain data, for a checkpoint."""
+        return {"place": self.place, "dtype": str(self.dtype).removeprefix("torch.")}
+
     def allocate(self, n_chans: int, n_times: int, device: torch.device | str = "cpu") -> Tensor:
         """Zeros (n_chans, n_times) in this place.
 
@@ -59,7 +63,9 @@ class Residence:
         return _mapped(n_chans, n_times, self.dtype)
 
 
-def choose_residence(n_chans: int, n_times: int, *, device_free: int | None, memory_free: int) -> Residence:
+def choose_residence(
+    n_chans: int, n_times: int, *, device_free: int | None, memory_free: int, dtype: torch.dtype | None = None
+) -> Residence:
     """The fastest place that holds (n_chans, n_times) samples.
 
     Parameters
@@ -68,26 +74,44 @@ def choose_residence(n_chans: int, n_times: int, *, device_free: int | None, mem
         Free bytes of the accelerator; None where there is none.
     memory_free : int
         Bytes of main memory that may be had without swapping.
+    dtype : torch.dtype, optional
+        Take this type and choose the place only: a training that goes on keeps the samples it began with.
     """
     samples = n_chans * n_times
     rooms: list[tuple[Place, float]] = [("memory", MEMORY_SHARE * memory_free)]
     if device_free is not None:
         rooms.insert(0, ("device", DEVICE_SHARE * device_free))
     for place, room in rooms:
-        for dtype in (torch.float32, torch.float16):
-            if samples * dtype.itemsize <= room:
-                return Residence(place, dtype)
-    return Residence("file", torch.float16)
+        for kind in (torch.float32, torch.float16) if dtype is None else (dtype,):
+            if samples * kind.itemsize <= room:
+                return Residence(place, kind)
+    return Residence("file", dtype or torch.float16)
 
 
-def residence_for(n_chans: int, n_times: int, device: torch.device | str) -> Residence:
-    """:func:`choose_residence` with what is free now on this machine; the choice goes into the log."""
+def residence_for(
+    n_chans: int,
+    n_times: int,
+    device: torch.device | str,
+    *,
+    dtype: torch.dtype | None = None,
+    sharing: tuple[int, int] = (1, 1),
+) -> Residence:
+    """:func:`choose_residence` with what is free now on this machine; the choice goes into the log.
+
+    Parameters
+    ----------
+    dtype : torch.dtype, optional
+        Not to be chosen.
+    sharing : (int, int)
+        Processes on this node, and on this GPU, that hold recordings of their own: each takes its part.
+    """
+    per_node, per_gpu = sharing
     device = torch.device(device)
-    device_free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
-    memory = available_memory()
-    chosen = choose_residence(n_chans, n_times, device_free=device_free, memory_free=memory)
+    device_free = torch.cuda.mem_get_info(device)[0] // per_gpu if device.type == "cuda" else None
+    memory = available_memory() // per_node
+    chosen = choose_residence(n_chans, n_times, device_free=device_free, memory_free=memory, dtype=dtype)
     size = n_chans * n_times * chosen.dtype.itemsize / _GIB
-    free = f"{memory / _GIB:.1f} GiB of memory free"
+    free = f"{memory / _GIB:.1f} GiB of memory free" + (f" for each of {per_node} workers" if per_node > 1 else "")
     if device_free is not None:
         free += f", {device_free / _GIB:.1f} GiB on {device}"
     where = str(device) if chosen.place == "device" else chosen.place

@@ -11,7 +11,7 @@ import hashlib
 import json
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Any
 
@@ -26,6 +26,8 @@ SIDES = ("train", "val", "test")
 WITHIN_RECORDING = "within-recording"
 SITE_UNITS = ("site", "training-sites")
 """Units whose test sites must neither train nor select."""
+HAEMODYNAMIC_S = 6.0
+"""Seconds between parts of one recording beyond the length of a window: about where the haemodynamic response peaks."""
 Segments = Mapping[str, Mapping[RecordingKey, tuple[int, int]]]
 """Side to recording to the volumes ``[start, stop)`` that it may use."""
 
@@ -44,6 +46,9 @@ class Fold:
         What is held out: "site", "subject", "split", "training-sites", "within-recording", or a column of the manifest.
     segments : mapping, optional
         Within recordings only: the volumes of each side, since every recording stands on all three.
+    selector : str, optional
+        What ``folds.held_out`` of a recipe must say for this fold; growing numbers of training sites share one. It is
+        no part of what the fold is: neither equality nor the fingerprint looks at it.
 
     Raises
     ------
@@ -58,6 +63,7 @@ class Fold:
     held_out: str
     unit: str = "site"
     segments: Segments | None = None
+    selector: str | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         sides = {side: getattr(self, side) for side in SIDES}
@@ -126,7 +132,9 @@ class Fold:
     def to_dict(self) -> dict[str, Any]:
         """Plain data for ``folds.json``; :meth:`from_dict` reads it back."""
         sides = {side: [_entities(key) for key in getattr(self, side)] for side in SIDES}
-        more = {} if self.segments is None else {"segments": self._listed_segments()}
+        more: dict[str, Any] = {} if self.segments is None else {"segments": self._listed_segments()}
+        if self.selector is not None:
+            more["selector"] = self.selector
         return {"held_out": self.held_out, "unit": self.unit, "fingerprint": self.fingerprint, **sides, **more}
 
     @classmethod
@@ -138,7 +146,9 @@ class Fold:
         if listed is not None:
             segments = {s: {_key(row): (int(start), int(stop)) for row, start, stop in listed[s]} for s in SIDES}
         unit = str(content.get("unit", "site"))  # folds.json of earlier studies knows sites only
-        return cls(held_out=str(content["held_out"]), unit=unit, segments=segments, **sides)
+        train, val, test = (sides[side] for side in SIDES)
+        held_out, selector = str(content["held_out"]), content.get("selector")
+        return cls(train, val, test, held_out, unit=unit, segments=segments, selector=selector)
 
 
 def _entities(key: RecordingKey) -> list[str]:
@@ -220,4 +230,4 @@ def _fold(by_site: Mapping[str, list[RecordingKey]], held_out: str, val_fraction
             f"leave-one-site-out: with {held_out!r} held out, the training sites {sites} have one subject each, so "
             "nobody can select the checkpoint; ingest a second subject of at least one of them"
         )
-    return Fold(train=tuple(train), val=tuple(val), test=tuple(by_site[held_out]), held_out=held_out)
+    return Fold(tuple(train), tuple(val), tuple(by_site[held_out]), held_out, selector=held_out)

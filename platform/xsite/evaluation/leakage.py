@@ -9,19 +9,19 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 
 from xsite.errors import LeakageError
-from xsite.evaluation.folds import WITHIN_RECORDING, Fold, Segments
+from xsite.evaluation.folds import HAEMODYNAMIC_S, WITHIN_RECORDING, Fold, Segments
 from xsite.evaluation.plan import ORACLE, Plan, Sides
 from xsite.evaluation.sketches import Likeness, Sketch, find_alike
 from xsite.experiment import Experiment
 from xsite.recording import Float, RecordingKey
 
-Verdict = Literal["pass", "warn", "fail"]
+Verdict = Literal["pass", "warn", "fail", "not applicable"]
 SUBJECTS, DUPLICATES, OVERLAP = "subjects on two sides", "duplicated recordings", "overlapping windows"
 SCALING, TARGETS, SELECTION = "scaling fitted on test data", "target-derived features", "selection on test"
 WEIGHTS = "carried weights"
@@ -32,9 +32,6 @@ most alike of different phantom recordings .27 (36 pairs each of easy and realis
 DERIVED_R, STRONG_R, CHANCE = 0.98, 0.9, 1e-3
 """An EEG feature that goes with the target by .98 is made from it, by .9 it is worth a look; both only where the scan
 is long enough for that to be no accident. The phantom easy, far above any real coupling, reaches .79."""
-HAEMODYNAMIC_S = 4.0
-"""Seconds between parts beyond the length of a window, for the delay between a neural event and its response (which
-peaks at five); with windows of 16 s this is the default gap of 20 s."""
 SHOWN = 20
 
 
@@ -45,7 +42,7 @@ class Finding:
     Parameters
     ----------
     check : str
-    verdict : {"pass", "warn", "fail"}
+    verdict : {"pass", "warn", "fail", "not applicable"}
     compared : str
         What with what, and how many.
     evidence : tuple of str
@@ -105,6 +102,24 @@ class Audit:
         )
 
 
+@dataclass(frozen=True)
+class UsedScale:
+    """A target scale that is in use.
+
+    Parameters
+    ----------
+    user : str
+        Whose: a training, or the targets of a held-out side.
+    fold : str
+        Label of the plan's sides.
+    scale_R : sequence of float, length R
+    """
+
+    user: str
+    fold: str
+    scale_R: Sequence[float]
+
+
 def audit_plan(
     experiment: Experiment,
     folds: Sequence[Fold],
@@ -112,8 +127,9 @@ def audit_plan(
     *,
     sketches: Mapping[RecordingKey, Sketch],
     scales: Mapping[RecordingKey, Float],
-    used_scales: Mapping[str, Sequence[float]],
+    used_scales: Sequence[UsedScale],
     t_r: Mapping[RecordingKey, float],
+    window_s: float,
 ) -> Audit:
     """All checks that need no trained model.
 
@@ -123,15 +139,17 @@ def audit_plan(
         Say who is tested.
     sketches, scales, t_r : mapping of RecordingKey
         Of every recording of the study: sketch, own target scale (R,), repetition time in seconds.
-    used_scales : mapping of the plan's side labels to sequence of float, length R
-        ``scale_R`` that trainings and held-out targets are given.
+    used_scales : sequence of UsedScale
+        What trainings and held-out targets are given.
+    window_s : float
+        Longest window of all models of the study.
     """
     tested = {fold.held_out: fold for fold in folds}
     return Audit(
         (
             check_subjects(plan, tested),
             check_duplicates(sketches, plan, tested),
-            check_overlap(plan, tested, t_r, experiment.folds.window_s),
+            check_overlap(plan, tested, t_r, window_s),
             check_scaling(plan, tested, scales, used_scales, experiment.data.target),
             check_target_derived(sketches),
             check_selection(plan, tested),
@@ -197,7 +215,7 @@ def _where_apart(pair: Likeness, plan: Plan, folds: Mapping[str, Fold]) -> str:
 
 
 def check_overlap(plan: Plan, folds: Mapping[str, Fold], t_r: Mapping[RecordingKey, float], window_s: float) -> Finding:
-    """Parts of one recording lie a window and the onset of the haemodynamic response apart."""
+    """Parts of one recording lie a window and the haemodynamic delay apart."""
     needed = window_s + HAEMODYNAMIC_S
     cut = [label for label, sides in plan.sides.items() if sides.segments is not None]
     problems = [line for label in cut for line in _near(label, plan.sides[label].segments or {}, t_r, needed)]
@@ -216,13 +234,12 @@ def _near(label: str, segments: Segments, t_r: Mapping[RecordingKey, float], nee
     for a, b in itertools.combinations(segments, 2):
         for key in segments[a].keys() & segments[b].keys():
             early, late = sorted((segments[a][key], segments[b][key]))
-            distance = (late[0] - (early[1] - 1)) * t_r[
-                key
-            ]  # from the last volume of one part to the first of the next
-            if distance < needed:
+            volumes = late[0] - (early[1] - 1)  # from the last volume of one part to the first of the next
+            distance = volumes * t_r[key]
+            if distance < needed - 1e-9:
                 problems.append(
                     f"{label}: {a} {segments[a][key]} and {b} {segments[b][key]} of {key} are {distance:.1f} s apart, "
-                    f"needed are {needed:g} s"
+                    f"needed are {needed:g} s; set folds.gap_s: {needed:g}"
                 )
     return problems
 
@@ -231,25 +248,31 @@ def check_scaling(
     plan: Plan,
     folds: Mapping[str, Fold],
     scales: Mapping[RecordingKey, Float],
-    used: Mapping[str, Sequence[float]],
+    used: Sequence[UsedScale],
     target: str,
 ) -> Finding:
-    """The scale that a split uses is the median over its training recordings, recomputed here."""
+    """Every scale in use is the median over the split's training recordings, recomputed here from their own scales."""
+    cut = [label for label, sides in plan.sides.items() if sides.segments is not None]
+    asked = [one for one in used if one.fold not in cut]
+    medians_R = {label: _median(scales, plan.sides[label].train) for label in {one.fold for one in asked}}
     problems = []
-    for label, sides in plan.sides.items():
-        given_R = np.asarray(used[label], float)
-        if not _equal(given_R, _median(scales, sides.train)):
-            everybody = [key for keys in _roles(sides, folds.get(label)).values() for key in keys]
-            seen = (
-                "; it is that of all recordings, test included" if _equal(given_R, _median(scales, everybody)) else ""
-            )
-            problems.append(f"{label}: the target scale is not the median over the training recordings{seen}")
+    for one in asked:
+        given_R = np.asarray(one.scale_R, float)
+        if not _equal(given_R, medians_R[one.fold]):
+            roles = _roles(plan.sides[one.fold], folds.get(one.fold))
+            seen = _equal(given_R, _median(scales, [key for keys in roles.values() for key in keys]))
+            more = "; it is that of all recordings, test included" if seen else ""
+            problems.append(f"{one.user}: the target scale is not the median over the training recordings{more}")
     remarks = []
     if target == "paper":
         remarks = [
             "target: paper filters and scales every recording with the whole of it, held-out ones too (strict does not)"
         ]
-    return finding(SCALING, f"scale of {len(plan.sides)} splits with their training recordings", problems, remarks)
+    compared = f"scales of {len(asked)} trainings and held-out sides with their training recordings"
+    if cut:  # nobody reads scale_R there: each part is scaled by the training volumes of its own recording
+        compared += f"; not applicable to {len(cut)} splits within recordings, which use no scale of other recordings"
+    found = finding(SCALING, compared, problems, remarks)
+    return replace(found, verdict="not applicable") if cut and found.verdict == "pass" else found
 
 
 def _median(scales: Mapping[RecordingKey, Float], keys: Sequence[RecordingKey]) -> Float:

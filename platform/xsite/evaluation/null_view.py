@@ -24,6 +24,8 @@ def null_histograms(
 ) -> list[dict[str, Any]]:
     """Histogram of the surrogate means of every site and of all sites together, with the value that was observed.
 
+    That of all sites together is wider by :data:`xsite.evaluation.surrogates.FOLD_DEPENDENCE`, as its p-value needs.
+
     Parameters
     ----------
     rows, overall : sequence of mapping

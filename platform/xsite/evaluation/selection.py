@@ -24,7 +24,7 @@ import pandas as pd
 
 from xsite.errors import FoldError
 from xsite.evaluation.plan import Plan, Run
-from xsite.evaluation.tables import subject_scores
+from xsite.evaluation.subjects import subject_scores
 
 SELECTED = "selected"
 """Model name under which the chosen variants are scored, where there are several."""

@@ -11,6 +11,7 @@ import math
 import re
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -60,12 +61,15 @@ def _by_column(manifest: pd.DataFrame, spec: Folds, seed: int) -> list[Fold]:
     known = sorted(set(values.values()))
     if len(known) < 2:
         raise FoldError(f"leave-one-out by {spec.column}: all recordings have {spec.column} = {known}; two are needed")
+    chosen = _chosen(spec, known)
+    _check_labels(spec.column, chosen)
     folds = []
-    for value in _chosen(spec, known):
+    for value in chosen:
         test = [key for key, own in values.items() if own == value]
         people = {key.subject_id for key in test}
         rest = [key for key, own in values.items() if own != value and key.subject_id not in people]
-        folds.append(_selected(spec, seed, rest, test, f"{spec.column}={_safe(value)}", spec.column))
+        fold = _selected(spec, seed, rest, test, f"{spec.column}={_safe(value)}", spec.column)
+        folds.append(replace(fold, selector=value))
     return folds
 
 
@@ -101,7 +105,8 @@ def _by_subject(manifest: pd.DataFrame, spec: Folds, seed: int) -> list[Fold]:
     folds = []
     for name in _chosen(spec, list(subjects)):
         site, subject = subjects[name]
-        folds.append(_subjects_out(spec, seed, keys, {(site, subject)}, f"{site}_sub-{subject}"))
+        fold = _subjects_out(spec, seed, keys, {(site, subject)}, f"{site}_sub-{subject}")
+        folds.append(replace(fold, selector=name))
     return folds
 
 
@@ -112,10 +117,11 @@ def _k_fold(manifest: pd.DataFrame, spec: Folds, seed: int) -> list[Fold]:
     if len(deck) < spec.n_folds:
         raise FoldError(f"k-fold: {len(deck)} subjects cannot be dealt into {spec.n_folds} folds; lower folds.n_folds")
     labels = [f"fold-{n}" for n in range(1, spec.n_folds + 1)]
-    return [
-        _subjects_out(spec, seed, keys, set(deck[labels.index(label) :: spec.n_folds]), label)
-        for label in _chosen(spec, labels)
-    ]
+    folds = []
+    for label in _chosen(spec, labels):
+        fold = _subjects_out(spec, seed, keys, set(deck[labels.index(label) :: spec.n_folds]), label)
+        folds.append(replace(fold, selector=label))
+    return folds
 
 
 def _official(manifest: pd.DataFrame, spec: Folds, seed: int) -> list[Fold]:
@@ -131,7 +137,7 @@ def _official(manifest: pd.DataFrame, spec: Folds, seed: int) -> list[Fold]:
         )
     val, test = ([scans[scan] for scan in side] for side in (OFFICIAL_VAL, OFFICIAL_TEST))
     train = [key for key in keys if key not in val and key not in test]
-    return [Fold(tuple(train), tuple(val), tuple(test), "official", unit="split")]
+    return [Fold(tuple(train), tuple(val), tuple(test), "official", unit="split", selector="official")]
 
 
 def _within_recording(manifest: pd.DataFrame, spec: Folds, seed: int) -> list[Fold]:
@@ -150,7 +156,7 @@ def _within_recording(manifest: pd.DataFrame, spec: Folds, seed: int) -> list[Fo
         segments = {side: {keys[name]: span} for side, span in parts.items()}
         one = (keys[name],)
         label = f"{keys[name].site}_{keys[name].entities}"
-        folds.append(Fold(one, one, one, label, unit=WITHIN_RECORDING, segments=segments))
+        folds.append(Fold(one, one, one, label, unit=WITHIN_RECORDING, segments=segments, selector=name))
     return folds
 
 
@@ -179,7 +185,8 @@ def _site_to_site(manifest: pd.DataFrame, spec: Folds, seed: int) -> list[Fold]:
     folds = []
     for site in _chosen(spec, sites):
         own, others = ([k for k in keys if (k.site == site) is same] for same in (True, False))
-        folds.append(_selected(spec, seed, own, others, f"all-but-{site}", "training-sites"))
+        fold = _selected(spec, seed, own, others, f"all-but-{site}", "training-sites")
+        folds.append(replace(fold, selector=site))
     return folds
 
 
@@ -194,7 +201,8 @@ def _growing_sites(manifest: pd.DataFrame, spec: Folds, seed: int) -> list[Fold]
         test = [key for key in keys if key.site == site]
         for n in range(1, len(order) + 1):
             rest = [key for key in keys if key.site in order[:n]]
-            folds.append(_selected(spec, seed, rest, test, f"{site}_from-{n}", "training-sites"))
+            fold = _selected(spec, seed, rest, test, f"{site}_from-{n}", "training-sites")
+            folds.append(replace(fold, selector=site))
     return folds
 
 
@@ -260,6 +268,19 @@ def _text(value: Any) -> str:
     if value is None or (isinstance(value, float) and math.isnan(value)) or value is pd.NA:
         return ""
     return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _check_labels(column: str, values: Sequence[str]) -> None:
+    """Refuse values whose labels would be one: two spellings of one thing must not stand on two sides either."""
+    by_label: dict[str, list[str]] = {}
+    for value in values:
+        by_label.setdefault(_safe(value), []).append(value)
+    if alike := next((own for own in by_label.values() if len(own) > 1), None):
+        raise FoldError(
+            f"leave-one-out by {column}: {' and '.join(map(repr, alike))} would both be called "
+            f"'{column}={_safe(alike[0])}'; give them one spelling in the sites' descriptions if they are one thing, "
+            "and names that differ in more than spaces and signs if they are not"
+        )
 
 
 def _safe(value: str) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -20,8 +21,10 @@ from xsite.evaluation.generalization import id_ood
 from xsite.evaluation.intervals import FEW_SITES, few_sites_warning, site_interval, t_interval
 from xsite.evaluation.null_view import null_histograms
 from xsite.evaluation.nulls import null_band, surrogate_p
+from xsite.evaluation.paired import NO_RIVALS, paired_parcels
 from xsite.evaluation.parcels import parcel_rows
 from xsite.evaluation.scoring import ORACLE, Prediction
+from xsite.evaluation.selection import SELECTED
 from xsite.evaluation.subjects import subject_scores
 from xsite.evaluation.surrogates import Label, Nulls, null_means, over_folds, study_nulls
 from xsite.recording import Float
@@ -41,6 +44,20 @@ __all__ = [
 ]
 ALWAYS = ("zero", GLOBAL_SIGNAL, "ridge")
 """Rows that a sceptic looks for first."""
+
+
+@dataclass(frozen=True)
+class _Basis:
+    """Who selected, and what each model knew of the held-out site."""
+
+    selection: str
+    access: str
+    access_of: Mapping[str, str] = field(default_factory=dict)
+
+    def of(self, *models: str) -> dict[str, str]:
+        """Columns of a row about these models; two levels are both named."""
+        levels = dict.fromkeys(self.access_of.get(model, self.access) for model in models)
+        return {"selection": self.selection, "access": " against ".join(levels)}
 
 
 def summarize(
@@ -73,10 +90,10 @@ def summarize(
         phase-randomised, ``p_shift`` against circularly shifted surrogates.
     """
     phase, shift = (study_nulls(predictions, surrogates=surrogates, seed=seed, kind=k) for k in ("phase", "shift"))
-    return _rows(scores, phase, shift, {"selection": selection, "access": access})
+    return _rows(scores, phase, shift, _Basis(selection, access))
 
 
-def _rows(scores: pd.DataFrame, phase: Nulls, shift: Nulls, basis: Mapping[str, str]) -> list[dict[str, Any]]:
+def _rows(scores: pd.DataFrame, phase: Nulls, shift: Nulls, basis: _Basis) -> list[dict[str, Any]]:
     subjects = subject_scores(scores)
     oracle = subjects[subjects["model"] == ORACLE].groupby("site")["r"].mean()
     rows = []
@@ -104,7 +121,7 @@ def _rows(scores: pd.DataFrame, phase: Nulls, shift: Nulls, basis: Mapping[str, 
                 "p_null": surrogate_p(r_mean, phase.means.get(label, np.empty(0))),
                 "p_shift": surrogate_p(r_mean, shift.means.get(label, np.empty(0))),
                 "unit": "subjects",
-                **basis,
+                **basis.of(label[1]),
             }
         )
     plain: list[dict[str, Any]] = json_safe(rows)
@@ -132,9 +149,10 @@ def overall(
     """Each model over all sites: mean of the site means, interval over sites, and the band of its own surrogates.
 
     ``ci_low, ci_high`` (t over site means) are about the next site, ``here_low, here_high`` (Welch) about exactly these
-    sites. p-values and band allow for the dependence of folds. ``inside_band`` answers the control's question: is the
-    mean where chance would put it in 95 of 100 cases? A site where a model says nothing counts as 0, unless it says
-    nothing anywhere.
+    sites. p-values and band are of a null that is wider than that of independent folds, because a site that is tested
+    here trains the models tested elsewhere (:func:`xsite.evaluation.surrogates.over_folds`). ``inside_band`` answers
+    the control's question: is the mean where chance would put it in 95 of 100 cases? A site where a model says nothing
+    counts as 0, unless it says nothing anywhere.
     """
     rows = []
     for (model, control), group in subject_scores(scores).groupby(["model", "control"], sort=False):
@@ -170,6 +188,10 @@ def study_summary(
     seed: int = 0,
     selection: str = "train-site-val",
     access: str = "none",
+    access_of: Mapping[str, str] | None = None,
+    trained: Sequence[str] = (),
+    n_seeds: int | None = None,
+    leakage: Mapping[str, Any] | None = None,
     figures: pd.DataFrame | None = None,
     id_scores: pd.DataFrame | None = None,
 ) -> dict[str, Any]:
@@ -186,8 +208,17 @@ def study_summary(
     selection : str
         Name of the selection rule.
     access : str
-        What the model knew of the held-out site: ``none``, ``unlabelled EEG`` or ``k labelled subjects``. One study has
-        one level: they are never mixed in a table.
+        What the model knew of the held-out site: ``none``, ``unlabelled EEG`` or ``k labelled subjects``. All trained
+        models of one study have one level.
+    access_of : mapping of model to str, optional
+        Models that knew something else; a row about two models names both levels.
+    trained : sequence of str
+        Labels of the trained variants; all other models are closed forms or oracles.
+    n_seeds : int, optional
+        Training seeds of the experiment. By default the seeds of the predictions are counted, among which are the
+        folds of a recording that several folds test.
+    leakage : mapping, optional
+        Of :meth:`xsite.evaluation.leakage.Audit.to_dict`; a remark or a failure becomes a warning.
     figures : DataFrame, optional
         Of :func:`xsite.evaluation.figures.recording_figures`.
     id_scores : DataFrame, optional
@@ -196,66 +227,87 @@ def study_summary(
     Returns
     -------
     dict
-        ``rows``, ``overall``, ``intervals``, ``comparison``, ``parcels``, ``ranks``, ``collapsed``, ``figures``,
-        ``id_ood``, ``nulls``, ``warnings`` and what they rest on (``basis``); NaN has become None throughout.
+        ``rows``, ``overall``, ``intervals``, ``comparison``, ``parcels``, ``paired_parcels``, ``ranks``, ``collapsed``,
+        ``figures``, ``id_ood``, ``nulls``, ``warnings`` and what they rest on (``basis``); NaN has become None.
     """
     phase, shift = (study_nulls(predictions, surrogates=surrogates, seed=seed, kind=k) for k in ("phase", "shift"))
-    names = {"selection": selection, "access": access}
+    basis = _Basis(selection, access, access_of or {})
     known = set(scores.loc[~scores["control"].astype(bool), "model"])
     pairs = [compare(scores, model, rival) for rival in rivals if {model, rival} <= known and rival != model]
-    parcels = parcel_rows(scores, phase)
+    rows = _rows(scores, phase, shift, basis)
+    sites = site_figures(figures).assign(unit="subjects").to_dict("records") if figures is not None else []
+    gaps = [row | {"unit": "sites"} for row in id_ood(id_scores, scores)] if id_scores is not None else []
     content: dict[str, Any] = {
-        "rows": _rows(scores, phase, shift, names),
+        "rows": rows if n_seeds is None else [_seeds(row, trained, n_seeds) for row in rows],
         "model": model,
-        "overall": [row | names for row in overall(scores, phase.means, shift.means)],
-        "intervals": _named(intervals(scores, phase.means), names),
-        "comparison": _named(pd.concat(pairs), names) if pairs else [],
-        "parcels": [row | names for row in parcels],
+        "trained": list(trained),
+        "overall": _named(overall(scores, phase.means, shift.means), basis),
+        "intervals": _named(intervals(scores, phase.means).to_dict("records"), basis),
+        "comparison": _named(pd.concat(pairs).to_dict("records") if pairs else [], basis),
+        "parcels": _named(parcel_rows(scores, phase), basis),
+        "paired_parcels": _named(paired_parcels(scores, model, rows, trained), basis),
         "ranks": _ranks(scores),
         "collapsed": collapse_rows(predictions),
-        "figures": _named(site_figures(figures), names) if figures is not None else [],
-        "id_ood": [row | names for row in id_ood(id_scores, scores)] if id_scores is not None else [],
+        "figures": _named(sites, basis),
+        "id_ood": _named(gaps, basis),
         "surrogates": surrogates,
         "seed": seed,
         "selection": selection,
         "test_site_access": access,
-        "basis": _basis(scores, predictions, surrogates) | names,
+        "leakage": leakage,
+        "basis": _rests_on(scores, predictions, surrogates, n_seeds) | basis.of(model),
     }
     content["nulls"] = null_histograms(
         content["rows"], content["overall"], {"phase": phase.means, "shift": shift.means}
     )
-    content["warnings"] = _warnings(content, known)
+    content["warnings"] = _warnings(content, known, basis)
     plain: dict[str, Any] = json_safe(content)
     return plain
 
 
-def _named(table: pd.DataFrame, names: Mapping[str, str]) -> list[dict[Any, Any]]:
-    return table.assign(**names).to_dict("records")
+def _named(rows: Sequence[Mapping[Any, Any]], basis: _Basis) -> list[dict[Any, Any]]:
+    """Rows about a ``model``, or about ``a`` minus ``b``, with what they rest on."""
+    return [{**row, **(basis.of(row["model"]) if "model" in row else basis.of(row["a"], row["b"]))} for row in rows]
+
+
+def _seeds(row: dict[str, Any], trained: Sequence[str], n_seeds: int) -> dict[str, Any]:
+    """A closed form has no seed, and a control is trained once."""
+    most = n_seeds if row["model"] in (*trained, SELECTED) and not row["control"] else 1
+    return row | {"n_seeds": min(row["n_seeds"], most)}
 
 
 def _ranks(scores: pd.DataFrame) -> dict[str, Any] | None:
-    """Rank every model that has a defined r and does not know the measured BOLD."""
-    own = scores[~scores["control"].astype(bool) & ~scores["model"].isin([ORACLE, GLOBAL_SIGNAL])]
+    """Rank every model that has a defined r, does not know the measured BOLD and is not another one's second name."""
+    own = scores[~scores["control"].astype(bool) & ~scores["model"].isin(NO_RIVALS)]
     speaking = own.groupby("model", sort=False)["r"].count()
     models = [str(name) for name in speaking.index[speaking > 0]]
     return rank_models(scores, models) if len(models) > 1 else None
 
 
-def _basis(scores: pd.DataFrame, predictions: Sequence[Prediction], surrogates: int) -> dict[str, Any]:
+def _rests_on(
+    scores: pd.DataFrame, predictions: Sequence[Prediction], surrogates: int, n_seeds: int | None
+) -> dict[str, Any]:
     recordings = scores[["site", "subject", "session", "task", "run"]].drop_duplicates()
     return {
         "n_sites": int(recordings["site"].nunique()),
         "n_subjects": len(recordings.drop_duplicates(["site", "subject"])),
         "n_recordings": len(recordings),
-        "n_seeds": len({p.seed for p in predictions}) or 1,
+        "n_seeds": n_seeds or len({p.seed for p in predictions}) or 1,
         "unit": "Pearson R over a whole recording, mean over seeds, parcels, recordings, subjects, sites in this order",
         "null": f"{surrogates} surrogates of each recording's measured BOLD: phase-randomised, and circularly shifted",
     }
 
 
-def _warnings(content: Mapping[str, Any], known: set[str]) -> list[str]:
+def _warnings(content: Mapping[str, Any], known: set[str], basis: _Basis) -> list[str]:
     """What a report must say beside its tables."""
-    found = [content["overall"][0]["warning"]] if content["overall"] else []
+    audit = content["leakage"] or {"verdict": "pass"}
+    found = [audit["sentence"]] if audit["verdict"] != "pass" else []
+    found += [content["overall"][0]["warning"]] if content["overall"] else []
+    if others := [name for name, level in basis.access_of.items() if level != basis.access and name in known]:
+        levels = ", ".join(dict.fromkeys(basis.access_of[name] for name in others))
+        found.append(
+            f"Not like for like: {', '.join(others)} had access {levels} to the test site, the others {basis.access}."
+        )
     if absent := [name for name in ALWAYS if name not in known]:
         found.append(f"Not scored in this study: {', '.join(absent)}; a reader cannot tell the model from these.")
     floors = [row["p_floor"] for row in content["parcels"] if row["p_floor"] > 0.05]

@@ -19,11 +19,12 @@ from torch import Tensor, nn
 
 from xsite.data.windows import WindowSource, build_source
 from xsite.errors import RecipeError
+from xsite.evaluation.folds import HAEMODYNAMIC_S
 from xsite.experiment import Experiment, Optim
 from xsite.learning.adaptation import input_alignment
 from xsite.learning.algorithms.erm import squared_error
 from xsite.learning.loop import fit, seed_everything
-from xsite.learning.predict import input_channels
+from xsite.learning.predict import channel_index_for, input_channels
 from xsite.learning.targets import TargetSpec, unseen_target
 from xsite.recording import Float, Recording
 
@@ -37,8 +38,6 @@ EPOCHS = 30
 SMALLEST_BATCH = 4
 PATIENCE = 5
 VAL_SHARE = 0.25
-DELAY_S = 6.0
-"""Of the haemodynamic response: the gap in time is a window and this."""
 
 
 @dataclass(frozen=True)
@@ -160,7 +159,7 @@ def stopping_split(
 
 def _in_time(recording: Recording, target_VR: Float, window_s: float) -> tuple[Sided, Sided]:
     n_val = max(1, round(VAL_SHARE * recording.n_volumes))
-    gap = int(np.ceil((window_s + DELAY_S) / recording.t_r))
+    gap = int(np.ceil((window_s + HAEMODYNAMIC_S) / recording.t_r))
     place_V1 = np.arange(recording.n_volumes)[:, None]
     first_val = recording.n_volumes - n_val
     train_VR = np.where(place_V1 < first_val - gap, target_VR, np.nan)
@@ -211,11 +210,11 @@ def _source(model: nn.Module, config: Mapping[str, Any], side: Sequence[Sided], 
     targets: list[NDArray[Any]] = [np.asarray(target_VR) for _, target_VR in side]
     native = data["channels"] == "native"
     # of a native model, the channels that it knows of the first recording: one site has one cap
-    names = input_channels(side[0][0], config) if native else tuple(config["ch_names"])
+    names = input_channels(side[0][0], config, model) if native else tuple(config["ch_names"])
     return build_source(
         [recording for recording, _ in side],
         ch_names=names,
-        ch_index=cast(Any, model).channel_index,
+        ch_index=channel_index_for(model, side[0][0]),
         targets=targets,
         window_s=float(getattr(model, "window_s", 16.0)),
         sfreq=float(getattr(model, "sfreq", 200.0)),

@@ -60,7 +60,8 @@ class FitResult:
     history : list of dict
         One row per epoch: ``epoch, train_loss``, ``train_<name>`` of every further scalar of the algorithm,
         ``val_loss, lr, seconds, windows_per_s, step_s_p50, step_s_p95, data_wait_fraction, gflop_per_s, peak_fraction,
-        peak_rss_mb``, on a GPU also ``peak_cuda_mb`` (:mod:`xsite.learning.throughput`).
+        peak_rss_mb``, on a GPU also ``peak_cuda_mb`` (:mod:`xsite.learning.throughput`). In a stack these are figures
+        of the whole stack; ``stacked`` says of how many models, ``lane_windows_per_s`` is this model's share.
     best_state : mapping of name to tensor
         Weights of the model (not of the algorithm around it), on the CPU.
     """
@@ -106,7 +107,7 @@ def fit(
         There is nothing to train on, or the loss stops being a number.
     """
     if not len(train):
-        raise RecipeError("the training recordings hold no complete 16 s window: check volume_onsets and eeg_valid")
+        raise RecipeError(no_windows(algorithm))
     run = _Run(algorithm, train, val, optim, seed, rank, world_size, torch.device(device), wrap, resume)
     for epoch in range(run.state.epoch, n_epochs or optim.epochs):
         if run.exhausted:
@@ -117,9 +118,21 @@ def fit(
     return FitResult(run.state.best_epoch, run.state.history, run.state.best)
 
 
+def no_windows(algorithm: nn.Module) -> str:
+    """What to say where no recording is long enough for the model's window."""
+    window_s = getattr(algorithm.model, "window_s", None)
+    length = "" if window_s is None else f" of {float(window_s):g} s"
+    return f"the training recordings hold no complete EEG window{length}: check volume_onsets and eeg_valid"
+
+
+def mixed_seed(*parts: int) -> int:
+    """One seed of 32 bits from several integers together."""
+    return int(np.random.SeedSequence(parts).generate_state(1)[0])
+
+
 def seed_everything(*parts: int) -> None:
     """Seed Python, NumPy and torch from several integers together."""
-    seed = int(np.random.SeedSequence(parts).generate_state(1)[0])
+    seed = mixed_seed(*parts)
     random.seed(seed)
     np.random.seed(seed)  # a model of somebody else may use the global generator
     torch.manual_seed(seed)

@@ -18,10 +18,16 @@ from torch.func import functional_call
 from xsite.errors import RecipeError
 from xsite.experiment import Optim
 from xsite.learning.algorithms.erm import squared_error
+from xsite.learning.lane_random import LaneRandom
 from xsite.learning.schedule import build_optimizer
 
 Rows = Sequence[int]
+Lane = tuple[Tensor, Sequence[torch.Generator]]
 _SLOTS = ("exp_avg", "exp_avg_sq")
+
+
+class UnstackableError(RecipeError):
+    """The models do something that cannot be done for several of them at once; one by one they can be trained."""
 
 
 class ParameterStack:
@@ -53,6 +59,7 @@ class ParameterStack:
         self.flat_KP = torch.stack([_flat(module, self.names) for module in self.modules])
         self.moments = {slot: torch.zeros_like(self.flat_KP) for slot in _SLOTS}
         self.step_K = [0] * len(self.modules)
+        self.generators = [torch.Generator(device) for _ in self.modules]
         self.buffers = {name: self._stacked(name) for name in _fixed_names(self.template)}
         self._read_optimizer()
 
@@ -92,8 +99,9 @@ class ParameterStack:
         leaves = [view.requires_grad_() for view in self._views(self._take(self.flat_KP, rows).detach())]
         fixed = {name: self._take(value, rows) for name, value in self.buffers.items()}
         with _autocast(self.optim, self.device), _vmap_may_loop():
-            loss_K = _mapped(self._loss, dict(zip(self.names, leaves, strict=True)), fixed, batch, target_KBR, mask_KBR)
-            grads = torch.autograd.grad(loss_K.sum(), leaves, allow_unused=True)
+            views = dict(zip(self.names, leaves, strict=True))
+            loss_K = _mapped(self._lane_loss(rows), views, fixed, batch, target_KBR, mask_KBR, self._lanes(rows))
+        grads = torch.autograd.grad(loss_K.sum(), leaves, allow_unused=True)  # outside autocast, as a separate run does
         if not self._is_all(rows):
             for name, value in fixed.items():
                 self.buffers[name][list(rows)] = value
@@ -113,11 +121,25 @@ class ParameterStack:
             errors_K2: Tensor = _mapped(self._errors, views, fixed, batch, target_KBR, mask_KBR)
         return errors_K2
 
-    def _loss(
-        self, parameters: Mapping[str, Tensor], fixed: Mapping[str, Tensor], batch: Any, target: Tensor, mask: Tensor
-    ) -> Tensor:
-        loss: Tensor = functional_call(self.template, {**parameters, **fixed}, (batch, target, mask))["loss"]
-        return loss
+    def seed(self, row: int, seed: int) -> None:
+        """What a model draws from here on (dropout) follows from this alone, not from the models beside it."""
+        self.generators[row].manual_seed(seed)
+
+    def _lanes(self, rows: Rows) -> Tensor:
+        return torch.arange(len(rows), device=self.device)
+
+    def _lane_loss(self, rows: Rows) -> Callable[..., Tensor]:
+        generators = [self.generators[row] for row in rows]
+
+        def loss_of(
+            parameters: Mapping[str, Tensor], fixed: Mapping[str, Tensor], batch: Any, target: Tensor, mask: Tensor,
+            lane: Tensor,
+        ) -> Tensor:  # fmt: skip
+            with LaneRandom(lane, generators):
+                loss: Tensor = functional_call(self.template, {**parameters, **fixed}, (batch, target, mask))["loss"]
+            return loss
+
+        return loss_of
 
     def _errors(
         self, parameters: Mapping[str, Tensor], fixed: Mapping[str, Tensor], batch: Any, target: Tensor, mask: Tensor
@@ -221,6 +243,7 @@ class ParameterStack:
         keep = [other for other in range(len(self)) if other != row]
         self.modules = [self.modules[other] for other in keep]
         self.step_K = [self.step_K[other] for other in keep]
+        self.generators = [self.generators[other] for other in keep]
         self.flat_KP = self.flat_KP[keep]
         self.moments = {slot: moment[keep] for slot, moment in self.moments.items()}
         self.buffers = {name: value[keep] for name, value in self.buffers.items()}
@@ -231,18 +254,17 @@ def _mapped(
     parameters: Mapping[str, Tensor],
     fixed: Mapping[str, Tensor],
     batch: Any,
-    target_KBR: Tensor,
-    mask_KBR: Tensor,
+    *lanes_K: Tensor,
 ) -> Tensor:
     """``function`` of every model at once; parts of the batch that are no tensors are the same for all."""
     in_batch = type(batch)(*(0 if isinstance(part, Tensor) else None for part in batch))
-    every = torch.vmap(function, in_dims=(0, 0, in_batch, 0, 0), randomness="different")
+    every = torch.vmap(function, in_dims=(0, 0, in_batch, *(0 for _ in lanes_K)), randomness="error")
     try:
-        result: Tensor = every(dict(parameters), dict(fixed), batch, target_KBR, mask_KBR)
+        result: Tensor = every(dict(parameters), dict(fixed), batch, *lanes_K)
     except RuntimeError as error:
         if "vmap" not in str(error) and "Batching rule" not in str(error):
             raise
-        raise RecipeError(f"this model or algorithm cannot be stacked, set scale.stack to 1: {error}") from error
+        raise UnstackableError(f"this model or algorithm cannot be stacked, set scale.stack to 1: {error}") from error
     return result
 
 
@@ -280,7 +302,7 @@ def _check_alike(modules: Sequence[nn.Module]) -> None:
     first = _signature(modules[0])
     for number, module in enumerate(modules[1:], start=1):
         if _signature(module) != first:
-            raise RecipeError(
+            raise UnstackableError(
                 f"models 0 and {number} of a stack differ in architecture: only one model, preset and set of options "
                 "with the same channels and outputs can be stacked; set scale.stack to 1"
             )

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from typing import Any, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from xsite.data.windows import build_source
 from xsite.errors import ChannelError
@@ -16,11 +17,11 @@ from xsite.learning.adaptation import adapted_outputs, input_alignment
 from xsite.recording import Recording
 
 
-def input_channels(recording: Recording, config: Mapping[str, Any]) -> tuple[str, ...]:
+def input_channels(recording: Recording, config: Mapping[str, Any], model: nn.Module) -> tuple[str, ...]:
     """Channels of ``recording`` that the model is given.
 
     A model of common channels demands all of them, one of a spline montage fills the absent ones in; a native one takes
-    what it knows of the recording's own.
+    those of the recording's own that it accepts (:func:`accepted_channels`).
 
     Raises
     ------
@@ -30,10 +31,39 @@ def input_channels(recording: Recording, config: Mapping[str, Any]) -> tuple[str
     known = tuple(config["ch_names"])
     if config["experiment"]["data"]["channels"] != "native":
         return known  # harmonize names the missing ones
-    own = tuple(name for name in recording.ch_names if name in known)
+    own = accepted_channels(model, recording, known)
     if not own:
         raise ChannelError(f"{recording.key}: the model knows none of its channels {', '.join(recording.ch_names)}")
     return own
+
+
+def accepted_channels(model: nn.Module, recording: Recording, known: Collection[str]) -> tuple[str, ...]:
+    """The recording's channels that a model of its own montage can read, in the recording's order.
+
+    Those that it was trained with, and every other one that its ``channel_index`` takes beside them: by place, or as
+    the nearest electrode, where the model is made for that.
+    """
+    index = channel_index_for(model, recording)
+    kept = [name for name in recording.ch_names if name in known]
+    for name in recording.ch_names:
+        if name in known:
+            continue
+        try:
+            index([*kept, name])
+        except ValueError:  # unknown to the model, or an electrode that has already spoken under another name
+            continue
+        kept.append(name)
+    return tuple(name for name in recording.ch_names if name in kept)
+
+
+def channel_index_for(model: nn.Module, recording: Recording) -> Callable[[Sequence[str]], Tensor]:
+    """The model's ``channel_index``; one that reads positions is told which electrodes of the recording have one."""
+    index: Callable[..., Tensor] = cast(Any, model).channel_index
+    if not getattr(model, "reads_positions", False):
+        return index
+    positions_C3 = recording.montage.positions
+    placed = [name for name, xyz in zip(recording.ch_names, positions_C3, strict=True) if np.isfinite(xyz).all()]
+    return partial(index, placed=placed)
 
 
 @torch.no_grad()
@@ -61,8 +91,8 @@ def predict_recording(
     """
     source = build_source(
         [recording],
-        ch_names=input_channels(recording, config),
-        ch_index=cast(Any, model).channel_index,
+        ch_names=input_channels(recording, config, model),
+        ch_index=channel_index_for(model, recording),
         targets=None,
         window_s=float(getattr(model, "window_s", 16.0)),
         sfreq=float(getattr(model, "sfreq", 200.0)),

@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from xsite.data.windows import build_source
+from xsite.data.windows import WindowSource, build_source
 from xsite.experiment import Experiment
+from xsite.learning import stacked
 from xsite.learning.algorithms import build_algorithm
 from xsite.learning.loop import fit
 from xsite.recording import Montage, Parcellation, Recording, RecordingKey
@@ -34,12 +35,7 @@ def training_rate(model: nn.Module, experiment: Experiment, ch_names: Sequence[s
     """
     device = "cuda" if experiment.scale.gpus_per_worker > 0 and torch.cuda.is_available() else "cpu"
     batch = max(1, experiment.optim.batch_size // experiment.scale.workers)
-    recording = _noise(ch_names, n_outputs, float(getattr(model, "window_s", 16.0)), n_volumes=batch)
-    source = build_source(
-        [recording], ch_names=tuple(ch_names), ch_index=cast(Any, model).channel_index,
-        targets=[np.asarray(recording.bold)], window_s=float(getattr(model, "window_s", 16.0)),
-        statistics=getattr(model, "recording_statistics", None),
-    ).to(device)  # fmt: skip
+    source = noise_windows(model, ch_names, n_outputs, batch).to(device)
     algorithm = build_algorithm(experiment.algorithm.name, experiment.algorithm.options, model)
     optim = experiment.optim.model_copy(update={"epochs": 1000, "batch_size": batch, "windows_per_epoch": None})
     started: list[float] = []
@@ -52,6 +48,30 @@ def training_rate(model: nn.Module, experiment: Experiment, ch_names: Sequence[s
     with contextlib.suppress(_EnoughError):
         fit(algorithm, source, None, optim, seed=0, on_epoch=clock, device=device)
     return len(source) * (len(started) - 1) / (started[-1] - started[0])
+
+
+def why_alone(model: nn.Module, experiment: Experiment, ch_names: Sequence[str], n_outputs: int) -> str:
+    """Why trainings of this model cannot share a process (:func:`xsite.learning.stacked.why_alone`); empty if they can.
+
+    Parameters
+    ----------
+    model : nn.Module
+        Untrained; a copy takes one step on random EEG.
+    """
+    algorithm = build_algorithm(experiment.algorithm.name, experiment.algorithm.options, model)
+    windows = noise_windows(model, ch_names, n_outputs, 2)
+    return stacked.why_alone(algorithm, windows.gather(np.arange(2)), experiment.optim)
+
+
+def noise_windows(model: nn.Module, ch_names: Sequence[str], n_outputs: int, n: int) -> WindowSource:
+    """``n`` windows of random EEG as the model reads them, in main memory."""
+    window_s = float(getattr(model, "window_s", 16.0))
+    recording = _noise(ch_names, n_outputs, window_s, n_volumes=n)
+    return build_source(
+        [recording], ch_names=tuple(ch_names), ch_index=cast(Any, model).channel_index,
+        targets=[np.asarray(recording.bold)], window_s=window_s,
+        statistics=getattr(model, "recording_statistics", None),
+    )  # fmt: skip
 
 
 class _EnoughError(Exception):

@@ -1,14 +1,16 @@
 """Many trainings at once: K folds, seeds or parcels of one architecture in one process, step by step together.
 
 Each model keeps its own windows, batches, schedule, clipping, validation, best epoch and early stopping, exactly as in
-:func:`xsite.learning.loop.fit`; only the arithmetic is shared (:mod:`xsite.learning.parameter_stack`). Without dropout
-the results are those of separate runs up to the order of float32 sums; with dropout each model draws from its own part
-of one random stream, so that a model's draws depend on who is stacked beside it.
+:func:`xsite.learning.loop.fit`; only the arithmetic is shared (:mod:`xsite.learning.parameter_stack`). The results are
+those of separate runs up to the order of float32 sums. Dropout is drawn from (seed, epoch) of each model, whoever is
+stacked beside it and wherever it was interrupted: on a CPU what a separate run draws, on a GPU other numbers
+(:mod:`xsite.learning.lane_random`).
 Shapes: ``K`` models, ``B`` batch, ``R`` parcels.
 """
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -24,8 +26,17 @@ from xsite.data.sampling import batches, epoch_indices, n_batches
 from xsite.errors import RecipeError
 from xsite.experiment import Optim
 from xsite.learning.algorithms.erm import ERM
-from xsite.learning.loop import VALIDATION_BATCH, FitResult, Metrics, Windows, _on_device, seed_everything
-from xsite.learning.parameter_stack import ParameterStack
+from xsite.learning.loop import (
+    VALIDATION_BATCH,
+    FitResult,
+    Metrics,
+    Windows,
+    _on_device,
+    mixed_seed,
+    no_windows,
+    seed_everything,
+)
+from xsite.learning.parameter_stack import ParameterStack, UnstackableError
 from xsite.learning.schedule import learning_rate
 from xsite.learning.state import TrainingState, cpu_state
 from xsite.learning.throughput import COUNTED_WINDOWS, Arithmetic, Clock, peak_memory
@@ -33,6 +44,7 @@ from xsite.learning.throughput import COUNTED_WINDOWS, Arithmetic, Clock, peak_m
 OnStackedEpoch = Callable[[int, Metrics, Callable[[], TrainingState]], None]
 OnDone = Callable[[int, FitResult], None]
 Gathered = tuple[Any, Tensor, Tensor]
+CPU = torch.device("cpu")
 
 
 class StackedError(RecipeError):
@@ -76,15 +88,18 @@ def fit_stacked(
 
     Raises
     ------
+    UnstackableError
+        The algorithms differ in architecture, do what cannot be stacked (:func:`why_alone`), or ``optim.compile`` is
+        set. Nothing has been trained then.
     RecipeError
-        The algorithms differ in architecture, ``optim.compile`` is set, there is nothing to train on, or a loss stops
-        being a number.
+        There is nothing to train on, or a loss stops being a number.
     """
-    if not all(len(train) for train in trains):
-        raise RecipeError("the training recordings hold no complete EEG window: check volume_onsets and eeg_valid")
-    _refuse_hooks(algorithms)
-    if optim.compile:
-        raise RecipeError("optim.compile: a stack is not compiled; set it to false, or scale.stack to 1")
+    for index, (algorithm, train) in enumerate(zip(algorithms, trains, strict=True)):
+        if not len(train):
+            raise _of_lane(index, no_windows(algorithm))
+    for algorithm in algorithms:
+        if reason := _known_to_be_alone(algorithm, optim):
+            raise UnstackableError(f"{reason}: set scale.stack to 1")
     n = len(algorithms)
     states, stops = resumes or [None] * n, n_epochs or [None] * n
     stack = ParameterStack(algorithms, optim, torch.device(device))
@@ -102,13 +117,40 @@ def fit_stacked(
     return [lane.result for lane in lanes]
 
 
-def _refuse_hooks(algorithms: Sequence[nn.Module]) -> None:
+def why_alone(algorithm: nn.Module, gathered: Gathered, optim: Optim) -> str:
+    """Why a training must run by itself through ``fit``; empty if it can be stacked.
+
+    Parameters
+    ----------
+    algorithm : nn.Module
+        A copy of it is run once, on the CPU, forward and backward; its weights and the random state stay.
+    gathered : tuple
+        Batch, target and mask of a few windows.
+    """
+    if reason := _known_to_be_alone(algorithm, optim):
+        return reason
+    few = _on_device(gathered, CPU)
+    try:
+        stack = ParameterStack([copy.deepcopy(algorithm)], optim, CPU)
+        for _, arrays in _stacked([few]):
+            stack.train_step([0], *arrays, [optim.lr])
+            stack.squared_errors([0], *arrays)
+    except UnstackableError as error:
+        return str(error.__cause__).split("\n")[0]
+    return ""
+
+
+def _known_to_be_alone(algorithm: nn.Module, optim: Optim) -> str:
     """The stack calls no hooks, and its optimiser knows the parameters of the models only."""
-    for algorithm in algorithms:
-        if not isinstance(algorithm, ERM):
-            raise RecipeError(
-                f"algorithm {type(algorithm).__name__} cannot be stacked, only ERM can: set scale.stack to 1"
-            )
+    if not isinstance(algorithm, ERM):
+        return f"algorithm {type(algorithm).__name__} cannot be stacked, only ERM can"
+    return "optim.compile: a stack is not compiled" if optim.compile else ""
+
+
+def _of_lane(index: int, message: str) -> StackedError:
+    error = StackedError(message)
+    error.index = index
+    return error
 
 
 class _Lane:
@@ -185,9 +227,7 @@ class _Lane:
         return metrics
 
     def _fail(self, message: str) -> None:
-        error = StackedError(message)
-        error.index = self.index
-        raise error
+        raise _of_lane(self.index, message)
 
 
 class _Run:
@@ -223,6 +263,8 @@ class _Run:
         """The next epoch of every lane, whichever that is."""
         started = time.perf_counter()
         seed_everything(*(part for lane in self.lanes for part in (lane.seed, lane.state.epoch)))
+        for row, lane in enumerate(self.lanes):
+            self.stack.seed(row, mixed_seed(lane.seed, lane.state.epoch, 0))  # as fit seeds the epochs of its rank 0
         rows, errors = [*self._train()], self._validate()
         shared = {"seconds": time.perf_counter() - started, "stacked": float(len(self.lanes))}
         shared |= peak_memory(self.stack.device)
@@ -254,11 +296,12 @@ class _Run:
                     losses[row].append(loss)
                     n_windows[row] += target_KBR.shape[1]
             clock.step_done()
+        together = clock.metrics(sum(n_windows))
+        speed = {**together, **self.arithmetic.metrics(together["windows_per_s"])}
         for lane, own, n in zip(self.lanes, losses, n_windows, strict=True):
             train_loss = float(torch.stack(own).double().sum()) / len(own)
-            speed = clock.metrics(n)
-            arithmetic = self.arithmetic.metrics(speed["windows_per_s"])
-            yield {"train_loss": train_loss, "lr": lane.lr, **speed, **arithmetic}
+            share = {"lane_windows_per_s": together["windows_per_s"] * n / sum(n_windows)}
+            yield {"train_loss": train_loss, "lr": lane.lr, **speed, **share}
 
     def _validate(self) -> list[float]:
         """Masked mean squared error of every lane; NaN without validation."""

@@ -116,7 +116,7 @@ def _global_signal(study: Study) -> Answer:
 
 
 def _ridge(study: Study) -> Answer | None:
-    rival = rival_of(study.model, study.summary["rows"])
+    rival = rival_of(study.model, study.summary)
     if rival is None:
         return "open", "Beyond ridge?", "Not known: no baseline with a defined R was run."
     pairs = [p for p in study.summary["comparison"] if p["a"] == study.model and p["b"] == rival]
@@ -140,9 +140,7 @@ def _ridge(study: Study) -> Answer | None:
 
 
 def _sure(study: Study, total: Mapping[str, Any]) -> Answer:
-    basis = study.summary.get("basis") or {}
-    # several folds of one recording are counted like seeds where they are averaged
-    n_seeds = len(study.experiment.get("seeds") or [0]) if study.unit != "site" else int(basis.get("n_seeds", 1))
+    n_seeds = len(study.experiment.get("seeds") or [0])
     words = (
         f"{_sites(total['n_sites'])}, {total['n_subjects']} subjects, {n_seeds} training "
         f"seed{'s' if n_seeds != 1 else ''}; selected by {study.summary['selection']}; "

@@ -16,6 +16,10 @@ from xsite.reports.markup import INK, LINE, MUTED, STYLE, Html, figure, inline_s
 from xsite.reports.verdict import label, p_value
 
 ALPHA = 0.05
+WIDER = (
+    "The null of a mean over sites is √2 wider than that of independent folds, because a tested site trains the models "
+    "that are tested elsewhere; √2 is the bound for linear models. Single sites have the null as drawn."
+)
 
 
 def null_section(study: Study) -> Html:
@@ -35,7 +39,7 @@ def null_section(study: Study) -> Html:
     caption = (
         f"{label(study.model)}. Filled: means of {n:,} phase-randomised surrogates; outline: {n:,} circularly shifted "
         "ones; line: what was observed. Both keep the smoothness of BOLD, which makes textbook p-values too small; "
-        "neither sees a drift that EEG and BOLD share. p is one-sided, (k + 1) / (n + 1). "
+        f"neither sees a drift that EEG and BOLD share. p is one-sided, (k + 1) / (n + 1). {WIDER} "
         f"n: {total['n_subjects']} subjects, {total['n_sites']} sites."
     )
     chart = null_histograms(own, {**rows, "all": total}, n, colour(study.model))
@@ -139,8 +143,9 @@ def _table(rows: Sequence[Mapping[str, Any]], n: int) -> Html:
         for r in rows
     ]  # fmt: skip
     caption = (
-        "p: one-sided, against phase-randomised surrogates, over all sites. p Holm: corrected under any dependence; p "
-        "maximum: by the largest standardised score over parcels of each surrogate. Mean over subjects, then sites."
+        "p: one-sided, against phase-randomised surrogates, over all sites. p Holm: corrected under any dependence "
+        "between parcels; p maximum: by the largest standardised score over parcels of each surrogate. Mean over "
+        f"subjects, then sites. {WIDER}"
     )
     return table(header, body, caption=caption)
 

@@ -23,12 +23,13 @@ TEXTS = {
     "overall": "each model over all sites",
     "comparison": "model against model, paired",
     "parcels": "each model and parcel over all sites, corrected p-values",
+    "paired_parcels": "model against model in each parcel, sign-flip tests",
     "ranks": "every pair of models, sign-flip tests",
     "id_ood": "known and unseen sites, per site and model",
     "site_figures": "coherence, lag, connectivity and effective volumes per site",
     "nulls": "histograms of the surrogate means",
     "folds": "each fold at each site that it tests",
-    "calibration": "labelled subjects of the held-out site, per site",
+    "calibration": "labelled subjects of the held-out site, per fold, paired with k = 0",
     "scores": "one row per recording, model, seed and parcel",
     "figures": "further figures of every recording and parcel",
     "scores_by_fold": "scores of every fold on its own",
@@ -45,6 +46,7 @@ def tables(study: Study) -> dict[str, pd.DataFrame]:
         "overall": pd.DataFrame(summary["overall"]),
         "comparison": pd.DataFrame(summary["comparison"]),
         "parcels": pd.DataFrame(summary.get("parcels") or []),
+        "paired_parcels": pd.DataFrame(summary.get("paired_parcels") or []),
         "ranks": pd.DataFrame((summary.get("ranks") or {}).get("pairs", [])),
         "id_ood": pd.DataFrame(_flat(summary.get("id_ood") or [])),
         "site_figures": pd.DataFrame(summary.get("figures") or []),
@@ -88,11 +90,15 @@ def files_of(content: pd.DataFrame) -> dict[str, bytes]:
 
 
 def write_tables(study: Study, folder: Path) -> list[Path]:
-    """Write all tables into ``tables/`` beside the page, each file whole or not at all."""
+    """Write all tables into ``tables/`` beside the page, each file whole or not at all; older ones are removed."""
     place = folder / FOLDER
     place.mkdir(exist_ok=True)
-    written = []
-    for name, content in tables(study).items():
+    written: list[Path] = []
+    found = tables(study)
+    for name in set(TEXTS) - set(found):
+        for kind in TYPES:
+            (place / f"{name}.{kind}").unlink(missing_ok=True)
+    for name, content in found.items():
         for kind, data in files_of(content).items():
             path = place / f"{name}.{kind}"
             partial = path.with_name(f".{path.name}.{os.getpid()}.partial")

@@ -176,6 +176,8 @@ def _parquet(path: Path) -> pd.DataFrame:
 
 def _completed(study: Study) -> Study:
     """Compute what an older or shorter ``summary.json`` does not hold."""
+    if "trained" not in study.summary:
+        study = replace(study, summary={**study.summary, "trained": _variants(study.experiment)})
     wanted = ("rows", "overall", "intervals", "comparison")
     if all(key in study.summary for key in wanted) and study.summary.get("model") == study.model:
         return study
@@ -188,5 +190,14 @@ def _completed(study: Study) -> Study:
         surrogates=int(study.experiment.get("surrogates", 2000)),
         seed=int(study.experiment.get("seed", 0)),
         selection=str(study.experiment.get("select_on", "train-site-val")),
+        trained=study.summary["trained"],
+        n_seeds=len(study.experiment.get("seeds") or [0]),
+        leakage=study.leakage or None,
     )
     return replace(study, summary={**study.summary, **full})
+
+
+def _variants(experiment: Mapping[str, Any]) -> list[str]:
+    """Labels of what a recipe trains."""
+    named = experiment.get("variants") or [(experiment.get("model") or {}).get("name")]
+    return [str(name) for name in named if name]

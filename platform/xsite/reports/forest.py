@@ -23,7 +23,7 @@ def forest_section(study: Study) -> Html:
     total = next((r for r in study.summary["overall"] if r["model"] == study.model and not r["control"]), None)
     if not rows or total is None or total["r_mean"] is None:
         return Html("")
-    rival = rival_of(study.model, study.summary["rows"])
+    rival = rival_of(study.model, study.summary)
     theirs = {r["site"]: r for r in study.summary["intervals"] if r["model"] == rival and not r["control"]}
     subjects = subject_scores(study.scores)
     mine = subjects[(subjects["model"] == study.model) & ~subjects["control"].astype(bool)]

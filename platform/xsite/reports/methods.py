@@ -156,7 +156,8 @@ def _scoring(study: Study, cited: Mapping[str, str]) -> list[str]:
     if n := summary.get("surrogates"):
         sentences.append(
             f"Chance: {n:,} phase-randomised ({cited['prichard1994']}) and {n:,} circularly shifted surrogates of each "
-            f"recording's measured BOLD; p = (k + 1) / (n + 1), one-sided ({cited['phipson2010']})."
+            f"recording's measured BOLD; p = (k + 1) / (n + 1), one-sided ({cited['phipson2010']}). Nulls of means "
+            "over sites were widened by √2, the bound for linear models whose folds train on one another's test data."
         )
         if "holm1979" in cited:
             sentences.append(

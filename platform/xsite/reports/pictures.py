@@ -18,7 +18,7 @@ from xsite.reports.verdict import label
 
 def distribution_section(study: Study) -> Html:
     """Distribution of R per parcel."""
-    rival = verdict.rival_of(study.model, study.summary["rows"])
+    rival = verdict.rival_of(study.model, study.summary)
     models = [study.model, *([rival] if rival else [])]
     chart = figures.parcel_distribution(study.scores, models, _parcels(study))
     caption = (
@@ -46,7 +46,7 @@ def median_recording(study: Study) -> tuple[list[Prediction], float, float]:
     r = kept.groupby(["site", "subject", "session", "task", "run"])["r"].mean()
     median = float(r.median())
     nearest = (r - median).abs().idxmin()
-    rival = verdict.rival_of(study.model, study.summary["rows"])
+    rival = verdict.rival_of(study.model, study.summary)
     chosen = [p for p in own if (p.key.site, p.key.subject, p.key.session, p.key.task, p.key.run) == nearest]
     chosen += [p for p in study.predictions if p.key == chosen[0].key and p.model == rival and not p.control]
     return chosen, float(r.loc[nearest]), median

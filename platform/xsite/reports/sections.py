@@ -12,6 +12,7 @@ from xsite.evaluation.scoring import ORACLE
 from xsite.evaluation.tables import subject_scores
 from xsite.reports import figures, verdict
 from xsite.reports.answers import answers_block
+from xsite.reports.chance import ALPHA
 from xsite.reports.folder import Study
 from xsite.reports.markup import Html, figure, inline_svg, interval, join, number, table, tag
 from xsite.reports.parcel_table import parcel_table
@@ -53,7 +54,7 @@ def top(study: Study) -> Html:
 
 def _tiles(study: Study) -> list[Html]:
     """The model, whom it must beat, and the two bounds that know the measured BOLD."""
-    order = {study.model: 0, rival_of(study.model, study.summary["rows"]): 1, GLOBAL_SIGNAL: 2, ORACLE: 3}
+    order = {study.model: 0, rival_of(study.model, study.summary): 1, GLOBAL_SIGNAL: 2, ORACLE: 3}
     rows = [r for r in study.summary["overall"] if not r["control"] and r["r_mean"] is not None and r["model"] in order]
     found = [
         (f"{number(r['r_mean'])}", f"{label(r['model'])}, mean R of {r['n_sites']} sites")
@@ -130,7 +131,31 @@ def _comparison_table(study: Study) -> Html:
         header, [_pair(p) for p in pairs if p["site"] != "all"], caption="Within a site the unit is the subject."
     )
     folded = tag("details", join([tag("summary", "Site by site"), each]))
-    return join([tag("h3", f"{label(study.model)} against the other models"), whole, folded])
+    heading = tag("h3", f"{label(study.model)} against the other models")
+    return join([heading, whole, folded, _paired_parcels(study)])
+
+
+def _paired_parcels(study: Study) -> Html:
+    """In how many parcels one model is better than another, folded; every parcel is among the tables to take away."""
+    pairs: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    for row in study.summary.get("paired_parcels") or []:
+        pairs.setdefault((row["a"], row["b"]), []).append(row)
+    if not pairs:
+        return Html("")
+    body = []
+    for (a, b), rows in pairs.items():
+        total, own = rows[0], [row for row in rows[1:] if row["p_holm"] is not None]
+        differ = [row for row in own if row["p_holm"] <= ALPHA]
+        ahead, behind = (sum(sign * row["difference"] > 0 for row in differ) for sign in (1, -1))
+        cells = [f"{total['n']} {total['unit']}", number(total["difference"], 3, sign=True), number(total["p"], 3)]
+        body.append([f"{label(a)} − {label(b)}", *cells, f"{ahead} of {len(own)}", behind, total["access"]])
+    head = ["Pair", "n", "Difference of R", "p", "Parcels better", "Parcels worse", "Access"]
+    caption = (
+        f"Paired by subject, signs flipped (no p below 2 / 2^n): about these sites, not the next. A parcel counts "
+        f"below {ALPHA:g} after Holm's correction over its pair's parcels; pairs are not corrected for each other."
+        f" Selection rule: {study.summary['selection']}. Every parcel: table paired_parcels at the end of the page."
+    )
+    return tag("details", join([tag("summary", "Parcel by parcel"), table(head, body, caption=caption)]))
 
 
 def _pair(pair: Mapping[str, Any]) -> list[Any]:

@@ -115,46 +115,87 @@ def growing_section(study: Study) -> Html:
 
 
 def calibration_means(table_r: pd.DataFrame) -> pd.DataFrame:
-    """Mean R per fold, part and k: over draws of a subject, then subjects. Columns ``part, k, site, r, n_subjects``."""
-    own = table_r.rename(columns={"held_out": "site"})
-    subjects = own.groupby(["part", "k", "site", "subject"], sort=True)["r"].mean()
-    sites = subjects.groupby(level=["part", "k", "site"]).agg(["mean", "size"]).reset_index()
-    means: pd.DataFrame = sites.rename(columns={"mean": "r", "size": "n_subjects"})
+    """Mean R per variant, part, fold and k: over draws of a subject, then subjects.
+
+    Parameters
+    ----------
+    table_r : DataFrame
+        Content of ``calibration.parquet``: one row per variant, fold (``held_out``), draw, k, part and scored subject
+        (``site``, ``subject``); k = 0 is the model as it was, its part is ``none``.
+
+    Returns
+    -------
+    DataFrame
+        ``variant, part, k, held_out, r, r_without, gain, n_subjects``. Every part begins at k = 0, with the subjects
+        that it was scored on; ``r_without`` is k = 0 of the same draws and subjects, ``gain`` the paired difference.
+    """
+    draw = ["variant", "held_out", "draw", "site", "subject"]
+    without = table_r.loc[table_r["k"] == 0].set_index(draw)["r"].rename("r_without")
+    tuned = table_r[table_r["k"] > 0].join(without, on=draw)
+    start = tuned.drop_duplicates([*draw, "part"]).assign(k=0, r=lambda own: own["r_without"])
+    paired = pd.concat([start, tuned], ignore_index=True)
+    paired["gain"] = paired["r"] - paired["r_without"]
+    values, fold = ["r", "r_without", "gain"], ["variant", "part", "k", "held_out"]
+    subjects = paired.groupby([*fold, "site", "subject"])[values].mean().groupby(level=fold)
+    means: pd.DataFrame = subjects.mean().assign(n_subjects=subjects.size()).reset_index()
     return means
 
 
 def calibration_section(study: Study) -> Html:
     """What a few labelled subjects of the new site buy."""
-    if "calibration" not in study.tables or study.tables["calibration"].empty:
+    found = study.tables.get("calibration")
+    if found is None or not (found["k"] > 0).any():
         return Html("")
-    means = calibration_means(study.tables["calibration"])
-    parts = {str(p): _curve(g.rename(columns={"k": "x", "site": "unit"})) for p, g in means.groupby("part", sort=False)}
-    words = []
-    for part, curve in parts.items():
-        first, last = curve.iloc[0], curve.iloc[-1]
-        words.append(f"{part}: {_at(first)}, {_at(last)}" if len(curve) > 1 else f"{part}: {_at(first)}")
-    sentence = f"Fine-tuning with k labelled subjects of the held-out site gives a mean R of {'; '.join(words)}."
-    chart = curves({}, parts)
+    means = calibration_means(found).rename(columns={"k": "x", "held_out": "unit"})
+    words, charted = [], {}
+    several = means["variant"].nunique() > 1
+    for (variant, part), own in means.groupby(["variant", "part"], sort=False):
+        name = f"{label(str(variant))}, {part}" if several else str(part)
+        curve, gains = _curve(own), _curve(own, "gain")
+        charted[name], last = curve, gains.iloc[-1]
+        words.append(
+            f"{name}: {_at(curve.iloc[0])}, {_at(curve.iloc[-1])}, a paired gain of {number(last['mean'], sign=True)} "
+            f"{interval(last['low'], last['high'], sign=True)} over {int(last['n'])} folds"
+        )
+    who = "" if several else f" {label(str(means['variant'].iloc[0]))}"
+    sentence = f"Fine-tuning{who} with k labelled subjects of the held-out site gives a mean R of {'; '.join(words)}."
+    chart = curves({}, charted)
     _axes(chart, "Labelled subjects of the held-out site, k")
+    access = " or ".join(dict.fromkeys(found.loc[found["k"] == 0, "access"]))
     caption = (
-        f"Mean over draws, subjects, then {means['site'].nunique()} held-out sites, with 95 % t-intervals over the "
-        "sites. Early stopping by those k subjects alone; the subjects that calibrate are not tested, so each k is "
-        "tested on others than the last. Access to the test site: k labelled subjects. Never to be set beside the "
-        f"tables above, whose access is: {study.summary['test_site_access']}."
+        f"Mean over draws, subjects, then {means['unit'].nunique()} folds, with 95 % t-intervals over the folds. "
+        "Within a fold and draw every k, 0 too, is scored on the same subjects, of whom none calibrates, and the "
+        "larger k contains the smaller; so gains are paired. A fold with few subjects has no large k: compare "
+        "gains, not ends of curves. Early stopping by those k subjects alone. Access to the test site: k labelled "
+        f"subjects ({access} at k = 0). Never to be set beside the tables above, whose access is: "
+        f"{study.summary['test_site_access']}."
     )
     picture = figure(inline_svg(chart, name="calibration", label="R by labelled subjects"), caption)
-    return join([tag("p", sentence), picture])
+    return join([tag("p", sentence), picture, _gain_table(means)])
+
+
+def _gain_table(means: pd.DataFrame) -> Html:
+    """Paired gain of every variant, part and k."""
+    rows = []
+    for (variant, part, k), own in means[means["x"] > 0].groupby(["variant", "part", "x"]):
+        gain = _curve(own, "gain").iloc[0]
+        cells = [number(float(own[name].mean()), 3) for name in ("r_without", "r")]
+        cells += [number(gain["mean"], 3, sign=True), interval(gain["low"], gain["high"], 3, sign=True)]
+        rows.append([label(str(variant)), part, k, *cells, int(gain["n"]), int(own["n_subjects"].sum())])
+    head = ["Model", "Part", "k", "R at k = 0", "R at k", "Gain", "95 %, folds", "Folds", "Subjects"]
+    caption = "Same draws and subjects with and without calibration; mean over draws, subjects, then folds."
+    return table(head, rows, caption=caption)
 
 
 def _at(point: pd.Series[Any]) -> str:
     return f"{number(float(point['mean']))} at k = {int(point['x'])}"
 
 
-def _curve(means: pd.DataFrame) -> pd.DataFrame:
+def _curve(means: pd.DataFrame, column: str = "r") -> pd.DataFrame:
     """Mean over units with its t-interval at every x: columns ``x, mean, low, high, n``."""
     rows = []
     for x, group in means.groupby("x", sort=True):
-        sites = group.groupby("unit")["r"].mean()
+        sites = group.groupby("unit")[column].mean()
         rows.append([int(str(x)), *t_interval(sites.tolist()), int(sites.count())])
     return pd.DataFrame(rows, columns=["x", "mean", "low", "high", "n"])
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from xsite.evaluation.intervals import few_sites_warning
+from xsite.evaluation.paired import main_rival
 from xsite.reports.markup import interval, number
 
 Tone = Literal["good", "bad", "open"]
@@ -43,15 +44,9 @@ def label(model: str) -> str:
     return LABELS.get(model, model)
 
 
-def rival_of(model: str, rows: Sequence[Mapping[str, Any]]) -> str | None:
-    """Who the model must beat: ridge where it was run, else the baseline with the highest mean r over the sites."""
-    means: dict[str, list[float]] = {}
-    for row in rows:
-        if row["model"] != model and not row["control"] and row["r_mean"] is not None:
-            means.setdefault(row["model"], []).append(row["r_mean"])
-    if "ridge" in means:
-        return "ridge"
-    return max(means, key=lambda name: sum(means[name]) / len(means[name]), default=None)
+def rival_of(model: str, summary: Mapping[str, Any]) -> str | None:
+    """Who the model must beat (:func:`xsite.evaluation.paired.main_rival`): never an oracle or another variant."""
+    return main_rival(model, summary["rows"], summary.get("trained") or ())
 
 
 def _of(items: Sequence[Mapping[str, Any]], **wanted: Any) -> list[Mapping[str, Any]]:
@@ -69,7 +64,7 @@ def headline(summary: Mapping[str, Any], model: str) -> tuple[Tone, str, str]:
     if not own or own[0]["r_mean"] is None:
         return "bad", f"{label(model)} has no score", "Its predictions are constant, or it was not run."
     mean = own[0]["r_mean"]
-    rival = rival_of(model, summary["rows"])
+    rival = rival_of(model, summary)
     if rival is None:
         return "open", f"{label(model)} reaches a mean R of {number(mean)}", "No baseline with a defined R was run."
     pairs = _of(summary["comparison"], a=model, b=rival)

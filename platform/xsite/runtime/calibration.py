@@ -85,6 +85,11 @@ class _Piece:
         content = [self.fingerprint, self.draw.calibrated, self.draw.scored, self.k, self.part, self.seed]
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
+    @property
+    def of(self) -> tuple[str, str, int]:
+        """The checkpoint that it starts from, as rows name it."""
+        return self.run.fold, self.run.variant, self.run.seed
+
 
 def run_calibration(
     study: str | Path,
@@ -100,11 +105,16 @@ def run_calibration(
 ) -> pd.DataFrame:
     """Fine-tune and score what is missing; write ``calibration.parquet`` after every piece.
 
+    The file keeps what earlier calls have found for other parts, variants, draws and k, so that nothing is trained
+    twice; only rows of checkpoints that have since been trained anew go. Its ``run`` tells the rows apart: numbers of
+    draws are those of one call.
+
     Returns
     -------
     DataFrame
-        One row per scored subject, with ``held_out, variant, seed, k, draw, part, subject, r, r_partial, mse, r2,
-        n_volumes, best_epoch, calibrated_on, access, run``. Rows of k = 0 have the part ``none``.
+        What was asked, one row per scored subject, with ``held_out, variant, seed, k, draw, part, site, subject, r,
+        r_partial, mse, r2, n_volumes, best_epoch, calibrated_on, access, run, fingerprint``. Rows of k = 0 have the
+        part ``none``.
 
     Raises
     ------
@@ -121,7 +131,7 @@ def run_calibration(
     pieces = list(_pieces(folder, runs, folds, ks, parts, n_draws, seed, say))
     if not pieces:
         raise FoldError(f"{folder.path}: no fold holds out two subjects or more: nobody would be left to score")
-    table = _known(folder.path / FILE, pieces)
+    table = known_rows(folder.path / FILE, {piece.of: piece.fingerprint for piece in pieces})
     done = set(table["run"]) if len(table) else set()
     if todo := [piece for piece in pieces if piece.hash not in done]:
         tested = {key for piece in todo for key in folds[piece.run.fold].test}
@@ -131,7 +141,10 @@ def run_calibration(
             table = pd.concat([table, found], ignore_index=True)
             folder.write_table(FILE, table)
     say(f"{len(todo)} of {len(pieces)} pieces were missing")
-    return table
+    if table.empty:
+        return table
+    asked: pd.DataFrame = table[table["run"].isin({piece.hash for piece in pieces})].reset_index(drop=True)
+    return asked
 
 
 def calibrate_checkpoint(
@@ -189,12 +202,23 @@ def _pieces(
             )
 
 
-def _known(path: Path, pieces: Sequence[_Piece]) -> pd.DataFrame:
-    """Rows of an earlier run that are still asked for."""
+def known_rows(path: Path, fingerprints: Mapping[tuple[str, str, int], str]) -> pd.DataFrame:
+    """Rows of earlier calls, but those of checkpoints that are not there any more.
+
+    Parameters
+    ----------
+    path : Path
+    fingerprints : mapping of fold, variant and seed to str
+        Of the checkpoints that are there; rows of others stay.
+    """
     if not path.is_file():
         return pd.DataFrame()
     table = pd.read_parquet(path)
-    kept: pd.DataFrame = table[table["run"].isin({piece.hash for piece in pieces})].reset_index(drop=True)
+    if "fingerprint" not in table:  # of an earlier version, which kept the rows of its last call only
+        table["fingerprint"] = ""
+    whose = zip(table["held_out"], table["variant"], table["seed"], table["fingerprint"], strict=True)
+    current = [own in ("", fingerprints.get((fold, variant, int(seed)), own)) for fold, variant, seed, own in whose]
+    kept: pd.DataFrame = table[current].reset_index(drop=True)
     return kept
 
 
@@ -257,7 +281,7 @@ def _rows(
     table: pd.DataFrame = subjects.drop(columns=["model", "control", "n_seeds"]).assign(
         held_out=piece.run.fold, variant=piece.run.variant, seed=piece.run.seed, k=piece.k, draw=piece.draw.number,
         part=piece.part, best_epoch=best_epoch, calibrated_on=json.dumps(list(calibrated)), access=level,
-        run=piece.hash,
+        run=piece.hash, fingerprint=piece.fingerprint,
     )  # fmt: skip
     return table
 
@@ -269,20 +293,21 @@ def _who(key: RecordingKey) -> str:
 def calibration_curve(table: pd.DataFrame) -> pd.DataFrame:
     """Mean R by variant, part and k, and the gain over k = 0 of the same draws and subjects.
 
-    Subjects are averaged first, then draws, then sites.
+    Draws of a subject are averaged first, then subjects, then sites: a subject counts once, as in the report.
 
     Returns
     -------
     DataFrame
         ``variant, part, k, access, n_sites, n_subjects, r, r_without, gain``; a part's rows start at k = 1.
     """
-    index = ["variant", "held_out", "draw", "subject"]
+    index = ["variant", "held_out", "draw", "site", "subject"]  # a fold may test subjects 01 of several sites
     without = table[table["k"] == 0].set_index(index)["r"].rename("r_without")
     joined = table[table["k"] > 0].join(without, on=index)
     joined["gain"] = joined["r"] - joined["r_without"]
     group = ["variant", "part", "k", "access"]
     values = ["r", "r_without", "gain"]
-    sites = joined.groupby([*group, "held_out", "draw"])[values].mean().groupby(level=[*group, "held_out"]).mean()
+    subjects = joined.groupby([*group, "held_out", "site", "subject"])[values].mean()
+    sites = subjects.groupby(level=[*group, "held_out"]).mean()
     curve = sites.groupby(level=group).mean()
     curve["n_sites"] = sites.groupby(level=group).size()
     curve["n_subjects"] = joined.drop_duplicates([*group, "site", "subject"]).groupby(group).size()

@@ -6,15 +6,16 @@ training sites, train-on-i test-on-j) is scored in each; the main table keeps th
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from xsite.errors import RecipeError
 from xsite.evaluation.controls import fold_seed
-from xsite.evaluation.folds import ENTITIES, Fold
+from xsite.evaluation.folds import Fold
 from xsite.evaluation.plan import Plan
 from xsite.evaluation.scoring import Prediction, score_predictions
 from xsite.evaluation.selection import SELECTED
@@ -25,6 +26,7 @@ from xsite.recording import RecordingKey
 from xsite.runtime.cluster import gather, task
 from xsite.runtime.inputs import StudyData
 from xsite.runtime.scoring import (
+    BASELINE_WINDOW_S,
     BaselineFactory,
     Measured,
     fit_baseline,
@@ -68,11 +70,41 @@ class HeldOut:
         self.measured: dict[str, Any] = {}
         self.known: dict[str, Sequence[Prediction]] = {}
         self.tasks: list[Task] = []
+        self.window_s = BASELINE_WINDOW_S
+
+    def check(self, baselines: Mapping[str, BaselineFactory], windows_s: Iterable[float]) -> None:
+        """Refuse closed-form models that cannot work, and note which volumes every model can predict; before training.
+
+        Parameters
+        ----------
+        baselines : mapping of name to factory
+        windows_s : iterable of float
+            Seconds of EEG that each trained model needs before a volume. The longest decides what is scored.
+
+        Raises
+        ------
+        RecipeError
+            A closed-form model cannot do with the channels that all recordings share.
+        """
+        self.window_s = max((self.window_s, *windows_s))
+        for name in dict.fromkeys((*self.experiment.baselines, *self.experiment.controls)):
+            check = getattr(baselines[name](), "check_channels", None) if name in baselines else None
+            if check is None:
+                continue
+            ch_names, _ = self.data.baseline_channels(self.experiment)
+            try:
+                check(ch_names)
+            except ValueError as error:
+                raise RecipeError(
+                    f"baseline {name!r} cannot do with the {len(ch_names)} channels that all recordings share: {error}"
+                    f" (take {name!r} out of baselines and controls), set data.channels: spline, or leave out the "
+                    "sites that lack them (data.sites)"
+                ) from error
 
     def measure(self) -> None:
         """Start measuring targets, global signals and, on phantoms, the truth."""
         for label in self.folds:
-            self.measured[label] = task(measure).remote(self._asked(label), self._spec(label))
+            self.measured[label] = task(measure).remote(self._asked(label), self.spec(label), self.window_s)
 
     def fit_baselines(self, baselines: Mapping[str, BaselineFactory]) -> None:
         """Start the closed-form models, once per fold: they have no seed."""
@@ -83,7 +115,7 @@ class HeldOut:
         ch_names, channels = self.data.baseline_channels(self.experiment)
         for name, control in asked:
             for label, fold in self.folds.items():
-                spec = self._spec(label)
+                spec = self.spec(label)
                 ref = task(fit_baseline).remote(
                     baselines[name], self.data.training_refs(fold.train, spec),
                     self.data.training_refs(fold.val, spec), self._asked(label, control=control), spec=spec,
@@ -125,7 +157,8 @@ class HeldOut:
         known = self.plan.sides[label].val if fold.unit == "site" and not control else ()
         return list(self.data.refs_of((*fold.test, *known)))
 
-    def _spec(self, label: str) -> TargetSpec:
+    def spec(self, label: str) -> TargetSpec:
+        """What the targets of a fold's test side are made by."""
         sides = self.plan.sides[label]
         return self.data.spec(self.experiment, sides.train, sides.segments)
 
@@ -179,15 +212,20 @@ def with_selected(found: Predicted, chosen: Mapping[str, str]) -> Predicted:
     }
 
 
-def run_figures(scores: pd.DataFrame, plan: Plan, folds: Sequence[Fold]) -> dict[str, dict[str, float]]:
-    """Mean R and MSE of every scored run on its own test side, by run label; runs of a side table have none."""
-    sites = {fold.held_out: set(fold.test) for fold in folds}
-    keys = [RecordingKey(*row) for row in scores[list(ENTITIES)].fillna("").astype(str).itertuples(index=False)]
+def run_figures(by_fold: pd.DataFrame, plan: Plan) -> dict[str, dict[str, float]]:
+    """Mean R and MSE of every scored run on its own fold's test side, by run label.
+
+    Parameters
+    ----------
+    by_fold : DataFrame
+        Of :func:`fold_scores`. The main table will not do: where several folds test a recording it keeps few of them,
+        and numbers their seeds anew.
+    plan : Plan
+    """
     figures = {}
     for run in plan.of("fold", "control"):
-        mine = scores["model"].eq(run.variant) & scores["control"].astype(bool).eq(run.purpose == "control")
-        here = np.array([key in sites[run.fold] for key in keys])
-        own = scores[mine & scores["seed"].eq(run.seed) & here]
+        mine = by_fold["model"].eq(run.variant) & by_fold["control"].astype(bool).eq(run.purpose == "control")
+        own = by_fold[mine & by_fold["seed"].eq(run.seed) & by_fold["fold"].eq(run.fold)]
         if len(own):
             subjects = subject_scores(own)
             figures[run.label] = {f"ood/{name}_mean": float(subjects[name].mean()) for name in ("r", "mse")}

@@ -31,8 +31,9 @@ from xsite.evaluation.selection import (
 from xsite.evaluation.splits import make_folds
 from xsite.evaluation.tables import study_summary
 from xsite.experiment import Experiment
-from xsite.learning.adaptation import access_level
-from xsite.runtime.audit import audit_trainings, audit_unseen
+from xsite.learning.adaptation import access_level, input_alignment
+from xsite.learning.targets import TargetSpec
+from xsite.runtime.audit import audit_trainings, audit_unseen, check_windows
 from xsite.runtime.held_out import (
     HeldOut,
     fold_scores,
@@ -168,6 +169,12 @@ def check_names(experiment: Experiment, baselines: Collection[str]) -> None:
         raise RecipeError(f"variants: {', '.join(taken)} is the name of something else that is scored; rename it")
 
 
+def closed_form_access(experiment: Experiment) -> dict[str, str]:
+    """What each baseline knew of the test site: aligned EEG reaches them too, a model's own adaptation does not."""
+    aligned = input_alignment(experiment.data.adapt) is not None
+    return dict.fromkeys(experiment.baselines, access_level(experiment.data.adapt) if aligned else "none")
+
+
 class _Study:
     def __init__(
         self,
@@ -188,10 +195,13 @@ class _Study:
     def run(self, baselines: Mapping[str, BaselineFactory]) -> StudyResult:
         """Everything is queued as soon as it can be; the final model trains while the folds are being scored."""
         jobs = self.trainings.first()
-        self.audit = audit_unseen(self.experiment, self.data, self.folds, self.plan, jobs)
+        models = {job.model: job for job in jobs}
+        windows = {label: check_model(job, job.experiment, self.build_model) for label, job in models.items()}
+        check_windows(self.experiment.folds, windows)
+        self.held_out.check(baselines, windows.values())
+        targets, window_s = self._targets(), self.held_out.window_s
+        self.audit = audit_unseen(self.experiment, self.data, self.folds, self.plan, jobs, targets, window_s)
         self._enforce()
-        for job in {job.model: job for job in jobs}.values():
-            check_model(job, job.experiment, self.build_model)
         self.progress.plan(self.experiment, self.data, self.folds, self.plan)
         self.progress.stage("baselines and training")
         self.held_out.measure()
@@ -201,12 +211,17 @@ class _Study:
             on_event=self.progress, then=self._next, rounds=self.trainings.rounds,
         )  # fmt: skip
         self.folder.write_histories(outcomes)
-        self.audit = audit_trainings(self.audit, self.experiment, self.data, self.folds, self.plan, outcomes)
+        self.audit = audit_trainings(
+            self.audit, self.experiment, self.data, self.folds, self.plan, outcomes, self._targets()
+        )
         self._enforce()
-        scores, summary = self._score(outcomes)
-        self.progress.summary(summary, run_figures(scores, self.plan, self.folds))
+        scores, by_fold, summary = self._score(outcomes)
+        self.progress.summary(summary, run_figures(by_fold, self.plan))
         final = next((Path(outcome.job.folder) for outcome in outcomes if outcome.job.purpose == "final"), None)
         return StudyResult(self.folder.path, summary, scores, outcomes, final, self.data.data_hash)
+
+    def _targets(self) -> dict[str, TargetSpec]:
+        return {fold.held_out: self.held_out.spec(fold.held_out) for fold in self.folds}
 
     def _enforce(self) -> None:
         """The verdict is on disk before it stops anything."""
@@ -222,8 +237,10 @@ class _Study:
         self.held_out.predict([o.job for o in outcomes if o.job.purpose in ("fold", "control")], self.build_model)
         return self.trainings.final_jobs(outcomes)
 
-    def _score(self, outcomes: Sequence[FoldOutcome]) -> tuple[pd.DataFrame, Mapping[str, Any]]:
+    def _score(self, outcomes: Sequence[FoldOutcome]) -> tuple[pd.DataFrame, pd.DataFrame, Mapping[str, Any]]:
+        """Tables and summary, written and returned: scores, scores of every fold on its own, ``summary.json``."""
         experiment, parcels = self.experiment, self.data.parcels
+        self.folder.clear_tables(self.plan.hash)
         found, signals = self.held_out.collect()
         by_fold = fold_scores(found, self.folds, parcels, signals)
         choices = self._choices(outcomes, by_fold)
@@ -233,7 +250,8 @@ class _Study:
             found, known = with_selected(found, chosen), with_selected(known, chosen)
         predictions = main_predictions(found, self.folds)
         scores = score_predictions(predictions, parcels=parcels, global_signals=signals)
-        scores = scores.assign(access=access_level(experiment.data.adapt))
+        level, levels = access_level(experiment.data.adapt), closed_form_access(experiment)
+        scores = scores.assign(access=scores["model"].map(levels).fillna(level))
         id_scores = known_scores(known, parcels, signals)
         figures = recording_figures(predictions, parcels, self.data.t_r)
         others = [label for label in experiment.labels if label != experiment.deployed]
@@ -245,13 +263,16 @@ class _Study:
             surrogates=experiment.surrogates,
             seed=experiment.seed,
             selection=experiment.select_on,
-            access=access_level(experiment.data.adapt),
+            access=level,
+            access_of=levels,
+            trained=experiment.labels,
+            n_seeds=len(experiment.training_seeds),
+            leakage=self.audit.to_dict(),
             figures=figures,
             id_scores=id_scores,
         )
         record = selection_record(experiment.select_on, choices, experiment.training_seeds)
         summary = {**summary, "chosen": record["chosen"], "deployable": record["deployable"], "plan": self.plan.hash}
-        summary |= {"leakage": self.audit.to_dict()}
         self.folder.write_table("scores.parquet", scores)
         self.folder.write_table("figures.parquet", figures)
         if id_scores is not None:
@@ -262,7 +283,7 @@ class _Study:
         save_predictions(self.folder.path / "predictions.npz", predictions)
         self.folder.write_json("selection.json", record)
         self.folder.write_json("summary.json", summary)
-        return scores, summary
+        return scores, by_fold, summary
 
     def _choices(self, outcomes: Sequence[FoldOutcome], by_fold: pd.DataFrame) -> list[Choice]:
         histories = {outcome.job.label: outcome.history for outcome in outcomes}

@@ -85,15 +85,24 @@ def make_job(
     )
 
 
-def check_model(job: FoldJob, experiment: Experiment, build_model: ModelFactory) -> None:
-    """Build the model once in the driver: a preset or option that does not exist should not need a worker to say so."""
+def check_model(job: FoldJob, experiment: Experiment, build_model: ModelFactory) -> float:
+    """Build the model once in the driver: a preset or option that does not exist should not need a worker to say so.
+
+    Returns
+    -------
+    float
+        Seconds of EEG that the model needs before a volume.
+    """
     spec, config = experiment.model, job.config
     try:
-        build_model(spec.name, spec.preset, spec.options, ch_names=config["ch_names"], n_outputs=len(config["parcels"]))
+        model = build_model(
+            spec.name, spec.preset, spec.options, ch_names=config["ch_names"], n_outputs=len(config["parcels"])
+        )
     except RecipeError as error:
         if experiment.data.channels != "native" or "channels" not in str(error):
             raise
         raise RecipeError(f"{error}; or set data.channels: spline, which brings all caps to one montage") from error
+    return float(getattr(model, "window_s", 16.0))
 
 
 def _with_epochs(digest: str, n_epochs: int) -> str:

@@ -30,6 +30,8 @@ BaselineFactory = Callable[[], Any]
 """Makes a closed-form model with ``fit(recordings, targets, ...)`` and ``predict(recording) -> bold_VR``."""
 
 Predicted = dict[RecordingKey, Float]
+BASELINE_WINDOW_S = 16.0
+"""EEG before a volume without which no closed-form model predicts it; the trained models' windows may be longer."""
 PART = 8
 """Recordings that one task of a map-reduce fit reads, one after the other."""
 
@@ -56,21 +58,32 @@ class BaselineInput:
     ch_names: tuple[str, ...] = ()
 
 
-def measure(refs: Sequence[Any], spec: TargetSpec) -> dict[RecordingKey, Measured]:
-    """Target, oracle and global signal of held-out recordings; volumes without an EEG window are not scored."""
-    result = {}
-    for ref in refs:
-        recording: Recording = ray.get(ref)
-        valid_V = np.zeros(recording.n_volumes, dtype=bool)
-        valid_V[window_starts(recording)[0]] = True
-        truth = recording.truth
-        result[recording.key] = Measured(
-            unseen_target(recording, spec),
-            valid_V,
-            unseen_global_signal(recording, spec),
-            None if truth is None else unseen_target(recording, spec, truth),
-        )
-    return result
+def measure(refs: Sequence[Any], spec: TargetSpec, window_s: float = BASELINE_WINDOW_S) -> dict[RecordingKey, Measured]:
+    """:func:`measured` of held-out recordings, by key."""
+    recordings: Iterator[Recording] = map(ray.get, refs)
+    return {recording.key: measured(recording, spec, window_s) for recording in recordings}
+
+
+def measured(recording: Recording, spec: TargetSpec, window_s: float = BASELINE_WINDOW_S) -> Measured:
+    """Target, oracle and global signal of a held-out recording.
+
+    Parameters
+    ----------
+    recording : Recording
+    spec : TargetSpec
+    window_s : float
+        The longest EEG window of all models that are compared: volumes without such a window are scored for none of
+        them, so that all are judged on the same volumes.
+    """
+    valid_V = np.zeros(recording.n_volumes, dtype=bool)
+    valid_V[window_starts(recording, window_s)[0]] = True
+    truth = recording.truth
+    return Measured(
+        unseen_target(recording, spec),
+        valid_V,
+        unseen_global_signal(recording, spec),
+        None if truth is None else unseen_target(recording, spec, truth),
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,16 +109,14 @@ class _Reading:
         """Load, harmonise, hand on, let go."""
         return (self.input(ray.get(ref)) for ref in refs)
 
-    def targets(self, refs: Sequence[Any], control_seed: int | None = None) -> list[Float]:
+    def targets(self, refs: Sequence[Any]) -> list[Float]:
         """Small beside the EEG: all of them fit."""
-        if control_seed is None:
-            return [self._targets([ray.get(ref)])[0] for ref in refs]
-        return self._targets([without_eeg(ray.get(ref)) for ref in refs], control_seed)
+        return [self._target(ray.get(ref)) for ref in refs]
 
-    def _targets(self, recordings: Sequence[Recording], control_seed: int | None = None) -> list[Float]:
-        train, val = (recordings, ()) if self.side == "train" else ((), recordings)
-        both = side_targets(train, val, self.spec, control_seed=control_seed)
-        return both[0] if self.side == "train" else both[1]
+    def _target(self, recording: Recording) -> Float:
+        train, val = ([recording], ()) if self.side == "train" else ((), [recording])
+        both = side_targets(train, val, self.spec)
+        return (both[0] if self.side == "train" else both[1])[0]
 
 
 def without_eeg(recording: Recording) -> Recording:

@@ -6,6 +6,7 @@ stops early is written and reported while the others go on. The recordings that 
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -17,16 +18,31 @@ import ray.train.torch
 import torch
 from torch import Tensor, nn
 
-from xsite.data.residence import residence_for
+from xsite.data.residence import Residence, residence_for
 from xsite.data.windows import WindowSource
 from xsite.errors import RecipeError, XsiteError
 from xsite.learning.loop import FitResult, Metrics
+from xsite.learning.parameter_stack import UnstackableError
 from xsite.learning.stacked import StackedError, fit_stacked
 from xsite.learning.state import TrainingState
-from xsite.runtime.worker import FoldJob, Reporter, RunPlan, algorithm_of, done, keep, last_state, sources, watch_of
+from xsite.runtime.worker import (
+    FoldJob,
+    Reporter,
+    RunPlan,
+    algorithm_of,
+    done,
+    keep,
+    kept_dtype,
+    last_state,
+    shares,
+    sources,
+    train_alone,
+    watch_of,
+)
 
 Pair = tuple[WindowSource, WindowSource | None]
 CPU = torch.device("cpu")
+logger = logging.getLogger(__name__)
 
 
 def n_stacks(jobs: Sequence[FoldJob], size: int) -> int:
@@ -45,11 +61,28 @@ def train_stacks(config: Mapping[str, Any]) -> None:
             continue
         started = time.time()
         try:
-            _train(plan, jobs, started)
+            if jobs[0].alone:
+                _one_by_one(plan, jobs)
+            else:
+                _train(plan, jobs, started)
+        except UnstackableError as error:  # what a try on a CPU did not show; nothing has been trained yet
+            logger.warning("%s: trained one by one: %s", ", ".join(job.label for job in jobs), error)
+            _one_by_one(plan, jobs)
         except XsiteError as error:
             job = jobs[error.index] if isinstance(error, StackedError) else jobs[0]
             event = {"kind": "fold_failed", **job.describe(), "error": RecipeError(f"{job.label}: {error}")}
             ray.get(plan.board.finish.remote(plan.run, {**event, "seconds": time.time() - started}))
+
+
+def _one_by_one(plan: RunPlan, jobs: Sequence[FoldJob]) -> None:
+    """Plain trainings, as in a study that stacks nothing."""
+    for job in jobs:
+        started = time.time()
+        try:
+            event = done(job, train_alone(plan, job, last_state(job)))
+        except XsiteError as error:
+            event = {"kind": "fold_failed", **job.describe(), "error": error}
+        ray.get(plan.board.finish.remote(plan.run, {**event, "seconds": time.time() - started}))
 
 
 def _train(plan: RunPlan, jobs: Sequence[FoldJob], started: float) -> None:
@@ -62,17 +95,18 @@ def _train(plan: RunPlan, jobs: Sequence[FoldJob], started: float) -> None:
         None if folder is None else TrainingState.load(folder, job.fingerprint)
         for job, folder in zip(jobs, folders, strict=True)
     ]
-    windows = shared(jobs, models, device)
-    reporters = [
-        Reporter(plan, job, resumed=state is not None, watch=watch_of(job, job.experiment, model, device))
-        for job, model, state in zip(jobs, models, states, strict=True)
-    ]
+    dtypes = [None if state is None else kept_dtype(job) for job, state in zip(jobs, states, strict=True)]
+    windows, residences = shared(jobs, models, device, dtypes, shares(plan))
+    reporters = []
+    for job, model, state, residence in zip(jobs, models, states, residences, strict=True):
+        watch = watch_of(job, job.experiment, model, device, residence)
+        reporters.append(Reporter(plan, job, residence, resumed=state is not None, watch=watch))
 
     def on_epoch(k: int, metrics: Metrics, state: Callable[[], TrainingState]) -> None:
         reporters[k].note(metrics, state)  # no report to Ray: it takes seconds, and there is no other rank to wait for
 
     def on_done(k: int, result: FitResult) -> None:
-        keep(jobs[k], models[k], result, windows[k][0])
+        keep(jobs[k], models[k], result, windows[k][0], residences[k])
         event = {**done(jobs[k], result), "seconds": time.time() - started}
         ray.get(plan.board.finish.remote(plan.run, event))
 
@@ -90,21 +124,40 @@ def _train(plan: RunPlan, jobs: Sequence[FoldJob], started: float) -> None:
     )
 
 
-def shared(jobs: Sequence[FoldJob], models: Sequence[nn.Module], device: torch.device) -> list[Pair]:
-    """Windows of every job over one copy of the EEG, which moves to the device if it fits there."""
-    pool = _Pool()
-    pairs: list[Pair] = []
-    for job, model in zip(jobs, models, strict=True):
-        train, val = sources(job, job.experiment, model, CPU)
-        own_train = pool.add(train, job.train)
-        pairs.append((own_train, None if val is None else pool.add(val, job.val)))
-    placed = {n_chans: _placed(n_chans, parts, device) for n_chans, parts in pool.parts.items()}
+def shared(
+    jobs: Sequence[FoldJob],
+    models: Sequence[nn.Module],
+    device: torch.device,
+    dtypes: Sequence[torch.dtype | None] | None = None,
+    sharing: tuple[int, int] = (1, 1),
+) -> tuple[list[Pair], list[Residence]]:
+    """Windows of every job over one copy of the EEG, which moves to the device if it fits there.
 
-    def on_eeg(source: WindowSource) -> WindowSource:
-        eeg_CT = placed[source.ch_index_NC.shape[1]]
+    ``dtypes`` are those that jobs must keep; a job that began with another type than its neighbours gets its own copy.
+    """
+    kept = dtypes or [None] * len(jobs)
+    pools: dict[torch.dtype | None, _Pool] = {dtype: _Pool() for dtype in kept}
+    pairs: list[Pair] = []
+    for job, model, dtype in zip(jobs, models, kept, strict=True):
+        train, val = sources(job, job.experiment, model, CPU, Residence("memory", torch.float32))  # placed below
+        own_train = pools[dtype].add(train, job.train)
+        pairs.append((own_train, None if val is None else pools[dtype].add(val, job.val)))
+    placed = {
+        (dtype, n_chans): _placed(n_chans, parts, device, dtype, sharing)
+        for dtype, pool in pools.items()
+        for n_chans, parts in pool.parts.items()
+    }
+
+    def on_eeg(source: WindowSource, dtype: torch.dtype | None) -> WindowSource:
+        eeg_CT, _ = placed[dtype, source.ch_index_NC.shape[1]]
         return replace(source, eeg_CT=eeg_CT).to(eeg_CT.device)
 
-    return [(on_eeg(train), None if val is None else on_eeg(val)) for train, val in pairs]
+    both = [
+        (on_eeg(train, dtype), None if val is None else on_eeg(val, dtype))
+        for (train, val), dtype in zip(pairs, kept, strict=True)
+    ]
+    residences = [placed[dtype, train.ch_index_NC.shape[1]][1] for (train, _), dtype in zip(pairs, kept, strict=True)]
+    return both, residences
 
 
 class _Pool:
@@ -132,12 +185,15 @@ class _Pool:
         return replace(source, start_W=start_W, eeg_CT=source.eeg_CT[:, :0].clone())
 
 
-def _placed(n_chans: int, parts: Sequence[Tensor], device: torch.device) -> Tensor:
+def _placed(
+    n_chans: int, parts: Sequence[Tensor], device: torch.device, dtype: torch.dtype | None, sharing: tuple[int, int]
+) -> tuple[Tensor, Residence]:
     n_times = sum(part.shape[1] for part in parts)
-    eeg_CT = residence_for(n_chans, n_times, device).allocate(n_chans, n_times, device)
+    residence = residence_for(n_chans, n_times, device, dtype=dtype, sharing=sharing)
+    eeg_CT = residence.allocate(n_chans, n_times, device)
     largest = torch.finfo(eeg_CT.dtype).max
     first = 0
     for part in parts:
         eeg_CT[:, first : first + part.shape[1]] = part.clamp(-largest, largest)  # a saturated amplifier, as float16
         first += part.shape[1]
-    return eeg_CT
+    return eeg_CT, residence

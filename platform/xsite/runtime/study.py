@@ -74,6 +74,29 @@ class StudyFolder:
         table.to_parquet(buffer, index=False)
         return self.write(name, buffer.getvalue())
 
+    def clear_tables(self, plan_hash: str) -> None:
+        """Take tables that this run may not write out of the way, so that no report reads those of an earlier plan.
+
+        Calibration curves took long and stay while the plan that was scored is the same; of another plan they are kept
+        under its hash.
+        """
+        try:
+            for name in ("id_scores.parquet", "scores_by_fold.parquet"):
+                (self.path / name).unlink(missing_ok=True)
+            calibration, former = self.path / "calibration.parquet", self._scored_plan()
+            if calibration.is_file() and former != plan_hash:
+                calibration.replace(self.path / f"calibration-of-plan-{former}.parquet")
+        except OSError as error:
+            raise _cannot_write(self.path, error) from error
+
+    def _scored_plan(self) -> str:
+        """Hash of the plan behind the ``summary.json`` that lies here."""
+        try:
+            content = json.loads((self.path / "summary.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return "unknown"
+        return str(content.get("plan", "unknown"))
+
     def run(self, run: Run) -> Path:
         """Folder of a run's checkpoint."""
         if run.purpose == "final":

@@ -11,17 +11,19 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import ray
 import ray.train
+import torch
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from xsite.errors import CheckpointError, ClusterError, RecipeError
 from xsite.experiment import Experiment
 from xsite.learning.checkpoint import load_checkpoint
+from xsite.learning.probe import why_alone
 from xsite.runtime.board import Board, Event
 from xsite.runtime.cluster import check_room
 from xsite.runtime.stacking import n_stacks, train_stacks
@@ -99,7 +101,7 @@ def train_folds(
     XsiteError
         What a fold's training raised (a loss that stopped being a number, a full disk).
     """
-    book = _Book(on_event)
+    book = _Book(on_event, _Alone(experiment.scale.stack, build_model))
     order = list(jobs)
     left = rounds
 
@@ -118,11 +120,34 @@ def train_folds(
     return [book.done[job.label] for job in order]
 
 
+class _Alone:
+    """Finds out which jobs cannot be stacked, once per kind of job, and says so in the log."""
+
+    def __init__(self, stack: int, build_model: ModelFactory) -> None:
+        self.stack, self.build_model = stack, build_model
+        self.reasons: dict[str, str] = {}
+
+    def mark(self, job: FoldJob) -> FoldJob:
+        """The job, with the reason why it must be trained by itself."""
+        if self.stack == 1:
+            return job
+        if job.kind not in self.reasons:
+            ch_names, spec = job.config["ch_names"], job.experiment.model
+            n_outputs = len(job.config["parcels"])
+            with torch.random.fork_rng(devices=()):
+                model = self.build_model(spec.name, spec.preset, spec.options, ch_names=ch_names, n_outputs=n_outputs)
+                reason = why_alone(model, job.experiment, ch_names, n_outputs)
+            if reason:
+                logger.warning("%s, and others of its kind, are trained one by one, not stacked: %s", job.label, reason)
+            self.reasons[job.kind] = reason
+        return replace(job, alone=self.reasons[job.kind])
+
+
 class _Book:
     """Which jobs are known, and the outcomes of those that are done."""
 
-    def __init__(self, on_event: OnEvent) -> None:
-        self.on_event = on_event
+    def __init__(self, on_event: OnEvent, alone: _Alone) -> None:
+        self.on_event, self.alone = on_event, alone
         self.known: dict[str, FoldJob] = {}
         self.done: dict[str, FoldOutcome] = {}
 
@@ -134,7 +159,7 @@ class _Book:
                 self.done[job.label] = outcome
                 facts = {"best_epoch": outcome.best_epoch, "history": outcome.history, "seconds": 0.0}
                 self.on_event({"kind": "fold_done", **job.describe(), **facts, "skipped": True})
-        return [job for job in jobs if job.label not in self.done]
+        return [self.alone.mark(job) for job in jobs if job.label not in self.done]
 
     def note(self, event: Event) -> None:
         """Take in what a worker says; raise what a training raised."""
@@ -177,10 +202,12 @@ def _run(
 ) -> None:
     board: Any = ray.remote(num_cpus=0)(Board).remote(todo, left > 1)
     n_runs = min(n_stacks(todo, experiment.scale.stack), check_scale(experiment))
+    per_node = _per_node(n_runs * experiment.scale.workers, experiment.scale.cpus_per_worker)
     plan_hash = hashlib.sha256("".join(job.fingerprint for job in todo).encode()).hexdigest()[:8]
     names = [f"{experiment.fingerprint}-{plan_hash}-seed{experiment.seed}-{run}" for run in range(n_runs)]
     threads = [
-        _Fit(_trainer(RunPlan(run, experiment, build_model, board), name, storage)) for run, name in enumerate(names)
+        _Fit(_trainer(RunPlan(run, experiment, build_model, board, per_node), name, storage))
+        for run, name in enumerate(names)
     ]
     try:
         if not left:
@@ -195,6 +222,13 @@ def _run(
         shutil.rmtree(storage, ignore_errors=True)
     if book.missing:
         raise ClusterError(f"training ended without a result for {book.missing}; run the same command again to go on")
+
+
+def _per_node(n_workers: int, cpus_per_worker: float) -> int:
+    """How many of all workers one node may have to hold."""
+    cpus = max((node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["Alive"]), default=0.0)
+    room = int(cpus // cpus_per_worker) if cpus_per_worker > 0 else n_workers
+    return max(1, min(n_workers, room))
 
 
 def _trainer(plan: RunPlan, name: str, storage: Path) -> TorchTrainer:

@@ -32,6 +32,7 @@ from xsite.experiment import Experiment
 from xsite.learning.algorithms import ALGORITHMS, build_algorithm
 from xsite.learning.loop import fit, seed_everything
 from xsite.learning.search_space import Overrides, Range, Space, draw, search_space, tuned
+from xsite.runtime.audit import check_windows
 from xsite.runtime.cluster import check_room, environment
 from xsite.runtime.inputs import absolute_store, load_study, row_keys, select_manifest
 from xsite.runtime.plans import check_model, make_job
@@ -100,8 +101,8 @@ def run_tuning(tuning: Tuning, folder: str | Path, build_model: ModelFactory, sa
     """
     spaces = tuning.spaces()
     folds, jobs = tuning_jobs(tuning)
-    for own in jobs.values():
-        check_model(own[0], own[0].experiment, build_model)
+    windows = {label: check_model(own[0], own[0].experiment, build_model) for label, own in jobs.items()}
+    check_windows(tuning.experiment.folds, windows)
     study = StudyFolder(folder)
     found = {}
     for label, space in spaces.items():

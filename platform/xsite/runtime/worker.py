@@ -24,6 +24,7 @@ from ray.train.collective import broadcast_from_rank_zero
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from xsite.data.residence import Residence, residence_for
 from xsite.data.windows import WindowSource, build_source
 from xsite.errors import CheckpointError, XsiteError
 from xsite.evaluation.controls import fold_seed
@@ -44,6 +45,8 @@ ModelFactory = Callable[..., nn.Module]
 
 SAVE_EVERY_S = 15.0
 """Seconds between two saved training states: an epoch may take two seconds, and a state is written to disk."""
+
+_RESIDENCE = "residence.json"
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,8 @@ class FoldJob:
         the held-out sites of an inner run of nested selection.
     purpose : str
         As in :class:`xsite.evaluation.plan.Run`.
+    alone : str
+        Why it cannot be stacked (:func:`xsite.learning.stacked.why_alone`); empty if it can.
     """
 
     label: str
@@ -91,6 +96,7 @@ class FoldJob:
     n_epochs: int | None = None
     watch: Mapping[str, tuple[Any, ...]] = field(default_factory=dict, repr=False)
     purpose: str = "fold"
+    alone: str = ""
 
     @property
     def experiment(self) -> Experiment:
@@ -100,6 +106,11 @@ class FoldJob:
     @property
     def alike(self) -> str:
         """Equal for jobs that may be stacked: one architecture, algorithm and optimiser on the same channels."""
+        return self.kind + (self.label if self.alone else "")
+
+    @property
+    def kind(self) -> str:
+        """Architecture, algorithm, optimiser and channels."""
         parts = self.experiment.model_dump(mode="json", include={"data", "model", "algorithm", "optim"})
         return json.dumps([parts, self.config["ch_names"], self.config["parcels"]], sort_keys=True)
 
@@ -123,6 +134,8 @@ class RunPlan:
     experiment: Experiment
     build_model: ModelFactory
     board: Any
+    per_node: int = 1
+    """Workers of all runs that share a node's memory, at most."""
 
 
 def train_jobs(config: Mapping[str, Any]) -> None:
@@ -134,7 +147,7 @@ def train_jobs(config: Mapping[str, Any]) -> None:
         started = time.time()
         state = broadcast_from_rank_zero(last_state(job) if is_first else None)
         try:
-            event = done(job, _train(plan, job, state))
+            event = done(job, train_alone(plan, job, state))
         except XsiteError as error:  # the same on every rank, and again at every attempt: no reason to restart workers
             event = {"kind": "fold_failed", **job.describe(), "error": error}
         if is_first:
@@ -167,12 +180,15 @@ def last_state(job: FoldJob) -> str | None:
     return None
 
 
-def _train(plan: RunPlan, job: FoldJob, state: str | None) -> FitResult:
+def train_alone(plan: RunPlan, job: FoldJob, state: str | None) -> FitResult:
+    """One training by itself, on every rank of the run, from ``state`` on if there is one."""
     context, experiment = ray.train.get_context(), job.experiment
     device = ray.train.torch.get_device()
     algorithm = algorithm_of(plan, job)
     model = cast("nn.Module", algorithm.model)
-    train, val = sources(job, experiment, model, device)
+    residence = _residence(plan, job, model, device, resumed=state is not None)
+    train, val = sources(job, experiment, model, device, residence)
+    watch = watch_of(job, experiment, model, device, residence)
     result = fit(
         algorithm,
         train,
@@ -182,14 +198,40 @@ def _train(plan: RunPlan, job: FoldJob, state: str | None) -> FitResult:
         rank=context.get_world_rank(),
         world_size=context.get_world_size(),
         wrap=_wrapper(device) if context.get_world_size() > 1 else None,
-        on_epoch=Reporter(plan, job, resumed=state is not None, watch=watch_of(job, experiment, model, device)),
+        on_epoch=Reporter(plan, job, residence, resumed=state is not None, watch=watch),
         resume=TrainingState.load(state, job.fingerprint) if state else None,
         n_epochs=job.n_epochs,
         device=device,
     )
     if context.get_world_rank() == 0:
-        keep(job, model, result, train)
+        keep(job, model, result, train, residence)
     return result
+
+
+def _residence(plan: RunPlan, job: FoldJob, model: Any, device: torch.device, *, resumed: bool) -> Residence:
+    """Place of this worker's copy of all its recordings; the type is that of the first worker, and stays for good."""
+    recordings = ray.get([*job.train, *job.val, *(ref for refs in job.watch.values() for ref in refs)])
+    native = job.experiment.data.channels == "native"
+    n_chans = max(len(r.ch_names) if native else len(job.config["ch_names"]) for r in recordings)
+    place = partial(residence_for, n_chans, sum(r.eeg.shape[1] for r in recordings), device, sharing=shares(plan))
+    chosen = place(dtype=kept_dtype(job) if resumed else None)
+    dtype = broadcast_from_rank_zero(chosen.to_dict()["dtype"])
+    return chosen if dtype == chosen.to_dict()["dtype"] else place(dtype=getattr(torch, dtype))
+
+
+def shares(plan: RunPlan) -> tuple[int, int]:
+    """``sharing`` of :func:`~xsite.data.residence.residence_for`: workers on a node, and on a GPU, at most."""
+    part = plan.experiment.scale.gpus_per_worker
+    return plan.per_node, max(1, int(1 / part)) if part > 0 else 1
+
+
+def kept_dtype(job: FoldJob) -> torch.dtype | None:
+    """Type of the samples that an interrupted training of this job has seen so far; None where nobody noted it."""
+    try:
+        facts = json.loads((job.states / _RESIDENCE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return {"float32": torch.float32, "float16": torch.float16}.get(facts.get("dtype"))
 
 
 def algorithm_of(plan: RunPlan, job: FoldJob) -> nn.Module:
@@ -204,9 +246,9 @@ def algorithm_of(plan: RunPlan, job: FoldJob) -> nn.Module:
     return build_algorithm(experiment.algorithm.name, experiment.algorithm.options, model)
 
 
-def keep(job: FoldJob, model: nn.Module, result: FitResult, train: WindowSource) -> None:
+def keep(job: FoldJob, model: nn.Module, result: FitResult, train: WindowSource, residence: Residence) -> None:
     """Write the checkpoint; the states that led to it are needed no more."""
-    config = _final_config(job, model, result)
+    config = {**_final_config(job, model, result), "residence": residence.to_dict()}
     if job.experiment.data.adapt == "features":
         config["feature_reference"] = feature_reference(model, result.best_state, train)
     save_checkpoint(job.folder, result.best_state, config)
@@ -214,18 +256,20 @@ def keep(job: FoldJob, model: nn.Module, result: FitResult, train: WindowSource)
 
 
 def sources(
-    job: FoldJob, experiment: Experiment, model: Any, device: torch.device
+    job: FoldJob, experiment: Experiment, model: Any, device: torch.device, residence: Residence | None = None
 ) -> tuple[WindowSource, WindowSource | None]:
-    """Training and validation windows of a job, on the device where they fit."""
+    """Training and validation windows of a job: where ``residence`` says, else on the device where they fit."""
     recordings: list[Recording] = ray.get([*job.train, *job.val])
     train, val = recordings[: len(job.train)], recordings[len(job.train) :]
     control_seed = fold_seed(experiment.seed, job.held_out) if job.control else None
     train_targets, val_targets = side_targets(train, val, job.spec, control_seed=control_seed)
-    make = partial(_source, job=job, experiment=experiment, model=model, device=device)
+    make = partial(_source, job=job, experiment=experiment, model=model, device=device, residence=residence)
     return make(train, train_targets), make(val, val_targets) if val else None
 
 
-def watch_of(job: FoldJob, experiment: Experiment, model: Any, device: torch.device) -> Watch | None:
+def watch_of(
+    job: FoldJob, experiment: Experiment, model: Any, device: torch.device, residence: Residence | None = None
+) -> Watch | None:
     """Errors that the first rank notes after each epoch, if the job asks for any."""
     if not job.watch or ray.train.get_context().get_world_rank() > 0:
         return None
@@ -233,7 +277,7 @@ def watch_of(job: FoldJob, experiment: Experiment, model: Any, device: torch.dev
     watched = {
         label: _source(
             group, [unseen_target(r, job.spec) for r in group], job=job, experiment=experiment, model=model,
-            device=device,
+            device=device, residence=residence,
         )
         for label, group in groups.items()
     }  # fmt: skip
@@ -248,6 +292,7 @@ def _source(
     experiment: Experiment,
     model: Any,
     device: torch.device,
+    residence: Residence | None,
 ) -> WindowSource:
     return build_source(
         side,
@@ -260,6 +305,7 @@ def _source(
         reference=experiment.data.reference,
         high_pass=experiment.data.high_pass,
         device=device,
+        residence=residence,
         statistics=getattr(model, "recording_statistics", None),
         align=input_alignment(experiment.data.adapt),
     )
@@ -280,8 +326,10 @@ def _final_config(job: FoldJob, model: Any, result: FitResult) -> dict[str, Any]
 class Reporter:
     """After each epoch: keep the state (first rank, now and then), tell the driver, and report to Ray (every rank)."""
 
-    def __init__(self, plan: RunPlan, job: FoldJob, *, resumed: bool, watch: Watch | None = None) -> None:
-        self.plan, self.job, self.watch = plan, job, watch
+    def __init__(
+        self, plan: RunPlan, job: FoldJob, residence: Residence, *, resumed: bool, watch: Watch | None = None
+    ) -> None:
+        self.plan, self.job, self.residence, self.watch = plan, job, residence, watch
         self.is_first = ray.train.get_context().get_world_rank() == 0
         self.saved_at = time.monotonic()
         if self.is_first:
@@ -307,6 +355,8 @@ class Reporter:
 
     def _save(self, epoch: int, state: TrainingState) -> None:
         older = list(self.job.states.glob("epoch-*"))
+        self.job.states.mkdir(parents=True, exist_ok=True)
+        (self.job.states / _RESIDENCE).write_text(json.dumps(self.residence.to_dict()), encoding="utf-8")
         state.save(self.job.states / f"epoch-{epoch:05d}", self.job.fingerprint)
         for folder in older:
             shutil.rmtree(folder, ignore_errors=True)

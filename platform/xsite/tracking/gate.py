@@ -40,12 +40,15 @@ class GateReport:
 
 
 def check_study(
-    rows: Sequence[Mapping[str, Any]], model: str, collapsed: Sequence[Mapping[str, Any]] = ()
+    rows: Sequence[Mapping[str, Any]],
+    model: str,
+    collapsed: Sequence[Mapping[str, Any]] = (),
+    leakage: Mapping[str, Any] | None = None,
 ) -> GateReport:
     """Judge the rows of a study's ``summary.json``.
 
-    Four checks: held out at two sites or more; above its surrogates (p < 0.05, R > 0) at **every** site; mean MSE over
-    sites below the zero baseline's; no control that knows something (:func:`_knows`).
+    Five checks: held out at two sites or more; above both kinds of surrogates (p < 0.05, R > 0) at **every** site; mean
+    MSE over sites below the zero baseline's; no control that knows something (:func:`_knows`); the leakage audit.
 
     Parameters
     ----------
@@ -54,19 +57,23 @@ def check_study(
         Name of the model that asks to be registered; an oracle is refused whatever it scores.
     collapsed : sequence of mapping
         ``collapsed`` of ``summary.json``.
+    leakage : mapping, optional
+        ``leakage`` of ``summary.json``: a study that was run with ``audit: warn`` fails here where its audit failed.
     """
     if model in NOT_DEPLOYABLE:
         line = f"FAIL  {model} reads the measured BOLD of the held-out recording: never deployable"
         return GateReport(False, (line,))
     own = [r for r in rows if r["model"] == model and not r["control"]]
     checks = [(len(own) >= 2, f"{model} is scored at {len(own)} held-out sites (two needed)")]
-    weak = [r["site"] for r in own if r["r_mean"] is None or r["r_mean"] <= 0 or not _below(r["p_null"], ALPHA)]
-    checks.append((not weak, f"R > 0 and p < {ALPHA} against surrogates at every site" + _but(weak)))
+    weak = [r["site"] for r in own if r["r_mean"] is None or r["r_mean"] <= 0 or not _below(_p(r), ALPHA)]
+    checks.append((not weak, f"R > 0 and p < {ALPHA} against both kinds of surrogates at every site" + _but(weak)))
     checks.append(_beats_zero(rows, own))
     names = sorted({r["model"] for r in rows if r["control"]})
     controls = {name: [r for r in rows if r["control"] and r["model"] == name] for name in names}
     loud = [name for name, group in controls.items() if _knows(group)]
     checks.append((not loud, f"{len(names)} models trained on other subjects' BOLD stay at chance" + _but(loud)))
+    if leakage:
+        checks.append((leakage["verdict"] != "fail", str(leakage["sentence"])))
     lines = tuple(("ok    " if good else "FAIL  ") + text for good, text in checks)
     flat = [row for row in collapsed if row["model"] == model]
     lines += tuple(f"warn  collapsed: {row['line']}" for row in flat)
@@ -96,6 +103,12 @@ def _beats_zero(rows: Sequence[Mapping[str, Any]], own: Sequence[Mapping[str, An
         return False, "the study holds no zero baseline to compare with (add 'zero' to baselines)"
     ours, theirs = (sum(column) / len(both) for column in zip(*both, strict=True))
     return ours < theirs, f"mean MSE over sites {ours:.4f}, zero baseline {theirs:.4f}"
+
+
+def _p(row: Mapping[str, Any]) -> float | None:
+    """The larger of both nulls' p-values; studies that knew one null only have that one."""
+    known = [p for p in (row["p_null"], row.get("p_shift")) if p is not None]
+    return max(known, default=None)
 
 
 def _below(value: float | None, level: float) -> bool:
