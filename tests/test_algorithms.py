@@ -339,6 +339,7 @@ def test_group_dro_remembers_in_a_buffer() -> None:
     assert torch.equal(algorithm.log_weight_S, torch.zeros(3))  # looking changes nothing
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model_name", MODELS)
 def test_every_model_goes_with_every_algorithm(model_name: str) -> None:
     model = MODELS[model_name]("small", {}, ch_names=CH_NAMES, n_outputs=3)

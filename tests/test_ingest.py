@@ -9,7 +9,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pandas as pd
@@ -203,34 +202,32 @@ def test_places_that_do_not_exist_are_named(tmp_path: Path) -> None:
 
 
 def test_ctrl_c_leaves_whole_recordings_only(consortium: Path, tmp_path: Path) -> None:
-    store = tmp_path / "store"
-    command = [
-        sys.executable,
-        "-m",
-        "jobs.ingest",
-        "all",
-        "--bids",
-        str(consortium),
-        "--store",
-        str(store),
-        "--cpus",
-        "1",
-    ]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=_environment())
-    assert process.stdout is not None
-    for line in process.stdout:
-        if line.startswith("[1/4]"):
+    for attempt in range(3):  # on a busy machine all four may be written before the signal is sent
+        store = tmp_path / f"store{attempt}"
+        returncode, err = interrupted_ingest(consortium, store)
+        if returncode:
             break
-    time.sleep(0.3)  # the second recording is under way
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=120)
-    assert process.returncode == 130, err
+    assert returncode == 130, err
     assert "interrupted" in err
     assert leftovers(store) == []
     written = list(store.glob("*/*.zarr"))
     assert 1 <= len(written) < 4
     for key in manifest_keys(read_manifest(str(store))):
         read_recording(str(store), key)  # verifies its hash
+
+
+def interrupted_ingest(consortium: Path, store: Path) -> tuple[int, str]:
+    """Exit status and messages of an ingest of four recordings that gets a Ctrl-C once the first is written."""
+    command = [sys.executable, "-m", "jobs.ingest", "all", "--bids", str(consortium), "--store", str(store)]
+    command += ["--cpus", "1"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=_environment())
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("[1/4]"):
+            break
+    process.send_signal(signal.SIGINT)  # the second recording is under way
+    _, err = process.communicate(timeout=120)
+    return process.returncode, err
 
 
 def _environment() -> dict[str, str]:

@@ -128,6 +128,7 @@ def check_table(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 def test_nested_selection_trains_the_folds_for_the_epochs_of_the_inner_runs(
     ray_local: None, store: str, tmp_path: Path
 ) -> None:

@@ -60,6 +60,7 @@ def assert_as_alone(jobs: Sequence[FoldJob], histories: Sequence[list[dict[str, 
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 def test_a_worker_trains_three_folds_at_once_as_three_workers_would(refs: list[Any], tmp_path: Path) -> None:
     jobs = leave_one_out(tmp_path, refs, STACKED)
     short = job(tmp_path, refs, STACKED, label="short", n_epochs=2)
@@ -154,6 +155,7 @@ def build_lstm(name: str, preset: str, options: Any, *, ch_names: Sequence[str],
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 def test_what_cannot_be_stacked_is_trained_one_by_one(
     refs: list[Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
