@@ -27,6 +27,7 @@ from xsite.experiment import Experiment, load_experiment, parse_experiment
 from xsite.reports.study import write_report
 from xsite.runtime import cluster
 from xsite.runtime.loso import StudyResult, check_names, plan_study, run_loso
+from xsite.runtime.timeline import read_timeline, session_times
 from xsite.tracking import StudyTracker, resolve_tracking_uri
 
 EXAMPLE = """example:
@@ -82,6 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for name in ("experiment.yaml", "summary.json", "folds.json", "plan.json", "selection.json", report.name):
             tracker.log_artifact(folder / name)
     print_scores(result)
+    print(f"time       {time_words(folder)}")
     print(f"report     {report}\nstudy      {folder}\ntracking   {tracking}")
     return 0
 
@@ -124,6 +126,18 @@ def print_scores(result: StudyResult) -> None:
         r, mse, p = (_number(row[name], digits) for name, digits in (("r_mean", 3), ("mse_mean", 3), ("p_null", 4)))
         name = row["model"] + (" (control)" if row["control"] else "")
         print(f"{row['site']:<16}{name:<24}R {r:>6}  MSE {mse}  p {p}")
+
+
+def time_words(folder: Path) -> str:
+    """Where the time of the last session went."""
+    last = session_times(read_timeline(folder))[-1]
+    words = f"{last.wall_s / 60:.1f} min"
+    if not last.n_epochs:
+        return f"{words}; every training was finished before"
+    return (
+        f"{words}; {last.n_trainings} trainings, {last.places} at a time in {last.warm_s / 60:.1f} min, in "
+        f"{last.overhead:.0%} of which none ran"
+    )
 
 
 def _number(value: float | None, digits: int) -> str:

@@ -25,6 +25,7 @@ from xsite.experiment import Experiment, load_experiment, parse_experiment
 from xsite.learning.checkpoint import load_checkpoint
 from xsite.recording import Recording
 from xsite.runtime.loso import plan_study, run_loso
+from xsite.runtime.timeline import read_timeline, session_times
 
 RECIPE = {
     "name": "small-plan",
@@ -71,6 +72,10 @@ def test_two_variants_two_seeds_and_only_the_missing_again(
     assert again.count("was finished") == 8
     assert [line for line in again.splitlines() if "epoch   1/2" in line and "beta slow seed 7" in line]
     assert again.count("epoch   1/2") == 1
+    first, second = session_times(read_timeline(study))
+    assert (first.n_trainings, first.n_epochs) == (9, 18)
+    assert (second.n_trainings, second.n_epochs) == (1, 2)
+    assert 0 < first.training_s <= first.places * first.warm_s < first.places * first.wall_s
     assert Plan.from_dict(json.loads((study / "plan.json").read_text())) == plan
     check_table(study, capsys)
 

@@ -135,3 +135,4 @@ def test_registered_version_with_its_card(site: tuple[str, str], page: Any, tmp_
     page.goto(f"{address}/#/models/neurobolt/versions/1")
     page.get_by_text("it has no held-out site").first.wait_for()
     page.screenshot(path=str(tmp_path / "version.png"), full_page=True)
+    assert "challenger" in page.inner_text("body")

@@ -1,4 +1,4 @@
-"""What a study tells the outside while it runs: events for the driver, ``status.json`` for machines, and an ETA."""
+"""What a study tells the outside while it runs: events for the driver, ``status.json`` and a log, and an ETA."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from xsite.experiment import Experiment
 from xsite.runtime.board import Event
 from xsite.runtime.inputs import StudyData
 from xsite.runtime.study import StudyFolder
+from xsite.runtime.timeline import Timeline
 from xsite.runtime.training import OnEvent
 
 
@@ -27,6 +28,7 @@ class Progress:
 
     def __init__(self, folder: StudyFolder, on_event: OnEvent) -> None:
         self.folder, self.on_event = folder, on_event
+        self.timeline = Timeline(folder)
         self.began: float | None = None
 
     def plan(self, experiment: Experiment, data: StudyData, folds: Sequence[Fold], plan: Plan) -> None:
@@ -36,20 +38,27 @@ class Progress:
             self.folder.trainings[run.label] = {"state": "waiting", "epoch": 0, "n_epochs": epochs[run.variant]}
         facts = {"data_hash": data.data_hash, "n_recordings": len(data.refs), "parcels": data.parcels}
         facts |= {"plan": plan, "n_trainings": len(plan.runs), "folds": [fold.held_out for fold in folds]}
+        self.timeline.note({"kind": "plan"})
         self.on_event({"kind": "plan", "experiment": experiment, **facts})
 
     def stage(self, name: str) -> None:
         """Tell which part of the study begins."""
         self.folder.status(name)
+        self.timeline.note({"kind": "stage", "stage": name})
         self.on_event({"kind": "stage", "stage": name})
 
     def summary(self, summary: Mapping[str, Any], runs: Mapping[str, Mapping[str, float]]) -> None:
         """Tell the result, and the figures of each run by its label."""
         self.folder.status("done")
+        self.timeline.note({"kind": "summary"})
         self.on_event({"kind": "summary", "summary": summary, "runs": runs})
 
     def __call__(self, event: Event) -> None:
-        """Take one event of a training."""
+        """Take one event of a training, or of the Ray Train runs that take them."""
+        self.timeline.note(event)
+        if event["kind"] == "runs":
+            self.on_event(event)
+            return
         label = event["label"]
         row = self.folder.trainings.setdefault(label, {"state": "waiting", "epoch": 0})
         row["n_epochs"] = event["n_epochs"]  # a rule may have found a smaller one since

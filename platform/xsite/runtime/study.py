@@ -64,6 +64,20 @@ class StudyFolder:
             partial.unlink(missing_ok=True)
         return path
 
+    def append(self, name: str, text: str) -> None:
+        """Add to the end of a log.
+
+        Raises
+        ------
+        StoreError
+            The disk is full, or the folder cannot be written.
+        """
+        try:
+            with (self.path / name).open("a", encoding="utf-8") as file:
+                file.write(text)
+        except OSError as error:
+            raise _cannot_write(self.path / name, error) from error
+
     def write_json(self, name: str, content: Any) -> Path:
         """Write plain data; what is not finite becomes null."""
         return self.write(name, json.dumps(json_safe(content), indent=1).encode())

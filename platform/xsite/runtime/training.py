@@ -202,6 +202,7 @@ def _run(
 ) -> None:
     board: Any = ray.remote(num_cpus=0)(Board).remote(todo, left > 1)
     n_runs = min(n_stacks(todo, experiment.scale.stack), check_scale(experiment))
+    book.on_event({"kind": "runs", "places": n_runs * experiment.scale.stack})
     per_node = _per_node(n_runs * experiment.scale.workers, experiment.scale.cpus_per_worker)
     plan_hash = hashlib.sha256("".join(job.fingerprint for job in todo).encode()).hexdigest()[:8]
     names = [f"{experiment.fingerprint}-{plan_hash}-seed{experiment.seed}-{run}" for run in range(n_runs)]
