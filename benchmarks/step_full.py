@@ -1,18 +1,23 @@
 """The numbers of the training step beside a straightforward implementation, all ratios from one run.
 
-``python -m benchmarks.step_full [--device cuda] [--repeats 3]``: both implementations take their steps in turn, so that
-whatever else the machine does meets them alike. ``cpu`` columns are processor seconds, which a busy machine distorts
-less than the clock on the wall. Shape letters: ``B`` windows, ``C`` channels, ``T`` samples, ``R`` outputs.
+``python -m benchmarks.step_full [--device cuda] [--repeats 3]``: both implementations take their steps in turn, each in
+a process of its own, so that whatever else the machine does meets them alike. Only ours has the trainer's allocator
+settings (:mod:`xsite.learning.memory`); further rows say what these alone would do. ``cpu`` columns are processor
+seconds, which a busy machine distorts less than the clock on the wall.
+Shape letters: ``B`` windows, ``C`` channels, ``T`` samples, ``R`` outputs.
 """
 
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -25,10 +30,26 @@ from neurobolt.channels import VU_NAMES
 from neurobolt.config import NeuroBOLTConfig
 from neurobolt.model import NeuroBOLT
 from xsite.learning.algorithms import ERM
+from xsite.learning.memory import keep_freed_memory
 from xsite.learning.throughput import count_training_flops
 
 Precision = Literal["float32", "bfloat16"]
 PEAK_SIZE = {"cpu": 2048, "cuda": 8192}
+Timed = Callable[[], tuple[float, float]]
+"""Runs a step once and says how many seconds and processor seconds it took."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How a process measures. ``keep``: with the trainer's allocator settings."""
+
+    device: str
+    threads: int
+    batch_size: int
+    keep: bool
+
+
+MakeSteps = Callable[[Setting], Mapping[str, Callable[[], None]]]
 
 
 def batch_of(n_windows: int, n_chans: int, n_times: int, device: str) -> EegBatch:
@@ -65,19 +86,57 @@ def matmul(dtype: torch.dtype, device: str) -> Callable[[], None]:
     return step
 
 
-def in_turn(steps: dict[str, Callable[[], None]], repeats: int, device: str) -> dict[str, tuple[float, float]]:
+def in_turn(steps: Mapping[str, Timed], repeats: int) -> dict[str, tuple[float, float]]:
     """(Seconds, processor seconds) of each, the least of ``repeats`` rounds in which all take their turn."""
     best = dict.fromkeys(steps, (float("inf"), float("inf")))
     for round_ in range(repeats + 1):
         for name, step in steps.items():
-            wall, cpu = time.perf_counter(), time.process_time()
-            step()
-            if device == "cuda":
-                torch.cuda.synchronize()
-            took = time.perf_counter() - wall, time.process_time() - cpu
+            took = step()
             if round_ > 0:  # the first round warms up
                 best[name] = min(best[name][0], took[0]), min(best[name][1], took[1])
     return best
+
+
+def timed(step: Callable[[], None], device: str) -> tuple[float, float]:
+    """Seconds and processor seconds of one call."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    step()
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - wall, time.process_time() - cpu
+
+
+def here(steps: Mapping[str, Callable[[], None]], device: str) -> dict[str, Timed]:
+    """Steps of this very process."""
+    return {name: partial(timed, step, device) for name, step in steps.items()}
+
+
+@contextmanager
+def elsewhere(make: MakeSteps, setting: Setting) -> Iterator[dict[str, Timed]]:
+    """Steps of a process of their own, one at a time, with their own allocator settings."""
+    context = multiprocessing.get_context("spawn")
+    mine, theirs = context.Pipe()
+    process = context.Process(target=_serve, args=(theirs, make, setting), daemon=True)
+    process.start()
+
+    def call(name: str) -> tuple[float, float]:
+        mine.send(name)
+        answer: tuple[float, float] = mine.recv()
+        return answer
+
+    yield {name: partial(call, name) for name in mine.recv()}
+    mine.send(None)
+    process.join()
+
+
+def _serve(pipe: Any, make: MakeSteps, setting: Setting) -> None:
+    torch.set_num_threads(setting.threads)
+    if setting.keep:
+        keep_freed_memory()
+    steps = make(setting)
+    pipe.send(list(steps))
+    while (name := pipe.recv()) is not None:
+        pipe.send(timed(steps[name], setting.device))
 
 
 class _Calls(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -100,37 +159,73 @@ def operator_calls(forward: Callable[[], Any]) -> int:
     return calls.n
 
 
-def training_rows(repeats: int, device: str, batch_size: int) -> Iterator[str]:
-    """Windows per second of both, the peak, and how much of it is used."""
+def models(device: str, n_outputs: int = 1) -> tuple[NeuroBOLT, NaiveNeuroBOLT]:
+    """The full model, and the straightforward one with the same weights."""
     torch.manual_seed(0)
-    model = NeuroBOLT(NeuroBOLTConfig.preset("paper")).to(device)
-    naive, wide = NaiveNeuroBOLT(model), NeuroBOLT(NeuroBOLTConfig.preset("paper", n_outputs=66)).to(device)
-    batch = batch_of(batch_size, 26, 3200, device)
+    model = NeuroBOLT(NeuroBOLTConfig.preset("paper", n_outputs=n_outputs)).to(device)
+    return model, NaiveNeuroBOLT(model)
+
+
+def naive_steps(setting: Setting) -> dict[str, Callable[[], None]]:
+    """Training steps of the straightforward implementation."""
+    naive, batch = models(setting.device)[1], batch_of(setting.batch_size, 26, 3200, setting.device)
+    precisions: tuple[Precision, ...] = ("float32", "bfloat16")
+    return {f"naive {precision}": stepper(naive, batch, precision, fused=False) for precision in precisions}
+
+
+def our_steps(setting: Setting) -> dict[str, Callable[[], None]]:
+    """Training steps of ours, and the machine's peak in the same process."""
+    device = setting.device
+    model, wide = models(device)[0], models(device, 66)[0]
+    batch = batch_of(setting.batch_size, 26, 3200, device)
+    peaks = {f"peak {dtype}".replace("torch.", ""): matmul(dtype, device) for dtype in (torch.float32, torch.bfloat16)}
+    return {
+        **peaks,
+        "ours float32": stepper(model, batch, "float32", fused=True),
+        "ours bfloat16": stepper(model, batch, "bfloat16", fused=True),
+        "ours float32, 66 outputs": stepper(wide, batch, "float32", fused=True),
+    }
+
+
+def exact_rows(device: str, batch_size: int) -> Iterator[str]:
+    """What no clock is needed for; the last line is the arithmetic of a window."""
+    (model, naive), batch = models(device), batch_of(batch_size, 26, 3200, device)
     pairs = {"forward": (lambda: naive(batch), lambda: model(batch)), "spectral branch": _spectral(naive, model, batch)}
     for part, (theirs, ours) in pairs.items():
         n, m = operator_calls(theirs), operator_calls(ours)
         yield f"operator calls per {part}: naive {n}, ours {m}: 1/{n / m:.1f}"
     yield f"largest difference of the outputs: {_difference(model, naive, batch):.1e}"
+    yield f"arithmetic of a training window: {training_flops(model, device) / 1e9:.1f} GFLOP"
+
+
+def training_flops(model: NeuroBOLT, device: str) -> int:
+    """Operations of forward and backward of one window."""
     some = torch.ones(1, 1, device=device)
-    flop = count_training_flops(ERM(model), (batch_of(1, 26, 3200, device), some, some > 0))
-    yield f"arithmetic of a training window: {flop / 1e9:.1f} GFLOP"
-    steps: dict[str, Callable[[], None]] = {
-        "naive float32": stepper(naive, batch, "float32", fused=False),
-        "naive bfloat16": stepper(naive, batch, "bfloat16", fused=False),
-        "ours float32": stepper(model, batch, "float32", fused=True),
-        "ours bfloat16": stepper(model, batch, "bfloat16", fused=True),
-        "ours float32, 66 outputs": stepper(wide, batch, "float32", fused=True),
-    }
-    peaks = {f"peak {dtype}".replace("torch.", ""): matmul(dtype, device) for dtype in (torch.float32, torch.bfloat16)}
-    took = in_turn({**peaks, **steps}, repeats, device)
+    return count_training_flops(ERM(model), (batch_of(1, 26, 3200, device), some, some > 0))
+
+
+def training_rows(repeats: int, setting: Setting) -> Iterator[str]:
+    """Windows per second of both, the peak, and how much of it is used."""
+    device, flop = setting.device, training_flops(models(setting.device)[0], setting.device)
+    plain = replace(setting, keep=False)
+    with ExitStack() as stack:
+        ours = stack.enter_context(elsewhere(our_steps, setting))
+        naive = stack.enter_context(elsewhere(naive_steps, plain))
+        kept = stack.enter_context(elsewhere(naive_steps, setting))
+        given_back = stack.enter_context(elsewhere(our_steps, plain))
+        steps = {**ours, **naive, "naive float32, our allocator": kept["naive float32"]}
+        steps |= {f"{name}, default allocator": given_back[name] for name in ("ours float32", "ours bfloat16")}
+        took = in_turn(steps, repeats)
     for name in steps:
+        if name.startswith("peak"):
+            continue
         peak = peaks_of(took, name, device)
         wall, cpu = took[name]
         of_naive = took["naive float32"]
         yield (
-            f"{name:<26}{batch_size / wall:>9.2f} windows/s{of_naive[0] / wall:>7.2f} x naive float32 "
+            f"{name:<33}{setting.batch_size / wall:>9.2f} windows/s{of_naive[0] / wall:>7.2f} x naive float32 "
             f"(cpu {of_naive[1] / cpu:.2f} x) "
-            f"{flop * batch_size / wall / peak:>6.0%} of the peak, {peak / 1e9:.0f} GFLOP/s"
+            f"{flop * setting.batch_size / wall / peak:>6.0%} of the peak, {peak / 1e9:.0f} GFLOP/s"
         )
     one, many = took["ours float32"], took["ours float32, 66 outputs"]
     yield f"66 outputs over 1: {many[0] / one[0]:.3f} (cpu {many[1] / one[1]:.3f})"
@@ -179,13 +274,13 @@ def inference_rows(repeats: int, device: str, threads: int) -> Iterator[str]:
 
         return step
 
-    took = in_turn({"float32": window("float32"), "bfloat16": window("bfloat16")}, 5 * repeats, device)
+    took = in_turn(here({"float32": window("float32"), "bfloat16": window("bfloat16")}, device), 5 * repeats)
     for name, (wall, _) in took.items():
         yield f"one window of the full model, {name}, {threads} threads: {1000 * wall:.0f} ms"
     small = NeuroBOLT(NeuroBOLTConfig.preset("small", ch_names=VU_NAMES[:20], n_outputs=16)).to(device).eval()
     many = batch_of(64, 20, 3200, device)
     torch.set_num_threads(1)
-    wall, cpu = in_turn({"small": lambda: _run(small, many)}, repeats, device)["small"]
+    wall, cpu = in_turn(here({"small": lambda: _run(small, many)}, device), repeats)["small"]
     torch.set_num_threads(threads)
     speed, by_cpu = 64 * 2.1 / wall, 64 * 2.1 / cpu
     yield f"small, whole recordings (a window per 2.1 s), one thread: {speed:.0f} x real time ({by_cpu:.0f} x by cpu)"
@@ -205,8 +300,10 @@ def main() -> int:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     print(f"{os.cpu_count()} cores, {args.threads} threads, load {os.getloadavg()[0]:.1f}, torch {torch.__version__}")
-    for line in training_rows(args.repeats, args.device, args.batch):
+    setting = Setting(args.device, args.threads, args.batch, keep=True)
+    for line in [*exact_rows(args.device, args.batch), *training_rows(args.repeats, setting)]:
         print(line, flush=True)
+    keep_freed_memory()
     for line in inference_rows(args.repeats, args.device, args.threads):
         print(line, flush=True)
     print(f"load at the end {os.getloadavg()[0]:.1f}")

@@ -22,6 +22,7 @@ from xsite.data.residence import Residence, residence_for
 from xsite.data.windows import WindowSource
 from xsite.errors import RecipeError, XsiteError
 from xsite.learning.loop import FitResult, Metrics
+from xsite.learning.memory import keep_freed_memory
 from xsite.learning.parameter_stack import UnstackableError
 from xsite.learning.stacked import StackedError, fit_stacked
 from xsite.learning.state import TrainingState
@@ -55,6 +56,7 @@ def train_stacks(config: Mapping[str, Any]) -> None:
     plan: RunPlan = config["plan"]
     scale = plan.experiment.scale
     torch.set_num_threads(max(1, int(scale.cpus_per_worker)))
+    keep_freed_memory()
     while (jobs := ray.get(plan.board.take_stack.remote(plan.run, scale.stack))) is not None:
         if jobs == "wait":
             time.sleep(0.2)

@@ -31,6 +31,7 @@ from xsite.evaluation.splits import make_folds
 from xsite.experiment import Experiment
 from xsite.learning.algorithms import ALGORITHMS, build_algorithm
 from xsite.learning.loop import fit, seed_everything
+from xsite.learning.memory import keep_freed_memory
 from xsite.learning.search_space import Overrides, Range, Space, draw, search_space, tuned
 from xsite.runtime.audit import check_windows
 from xsite.runtime.cluster import check_room, environment
@@ -172,6 +173,7 @@ def train_fold(job: FoldJob, overrides: Overrides, build_model: ModelFactory) ->
 def run_trial(config: Mapping[str, Any], *, jobs: Sequence[FoldJob], build_model: ModelFactory, threads: int) -> None:
     """One trial of Ray Tune: fold after fold, a report after each; folds known from an earlier run are not repeated."""
     torch.set_num_threads(threads)
+    keep_freed_memory()
     drawn = config.get("drawn")
     overrides: Overrides = dict(config) if drawn is None else drawn["overrides"]
     known = {} if drawn is None else drawn["folds"]

@@ -33,6 +33,7 @@ from xsite.learning.adaptation import feature_reference, input_alignment
 from xsite.learning.algorithms import build_algorithm
 from xsite.learning.checkpoint import save_checkpoint
 from xsite.learning.loop import FitResult, Metrics, fit, seed_everything
+from xsite.learning.memory import keep_freed_memory
 from xsite.learning.state import TrainingState
 from xsite.learning.targets import TargetSpec, side_targets, unseen_target
 from xsite.learning.watch import Watch
@@ -142,6 +143,7 @@ def train_jobs(config: Mapping[str, Any]) -> None:
     """Entry point of every Ray Train worker: work until the board has nothing more."""
     plan: RunPlan = config["plan"]
     torch.set_num_threads(max(1, int(plan.experiment.scale.cpus_per_worker)))
+    keep_freed_memory()
     is_first = ray.train.get_context().get_world_rank() == 0
     while (job := _take(plan, is_first)) is not None:
         started = time.time()
