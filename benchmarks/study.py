@@ -35,6 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     words += ["--tracking", f"sqlite:///{args.study.resolve()}/mlflow.db"]
     words += [part for one in args.overrides for part in ("--set", one)]
     args.study.mkdir(parents=True)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it, children included
     with (args.study / "output.txt").open("a") as output:
         if args.stop_after:
             print(f"stopped with exit status {stopped(words, args.study, args.stop_after, output)}", flush=True)

@@ -264,7 +264,10 @@ def test_a_half_checkpoint_is_no_checkpoint(damaged: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.ray
-def test_ctrl_c_leaves_no_half_checkpoint_and_the_next_run_goes_on(store: str, recipe: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_study_leaves_no_half_checkpoint(
+    store: str, recipe: Path, tmp_path: Path, how: signal.Signals
+) -> None:
     study = tmp_path / "study"
     words = [str(recipe), "--store", store, "--study", str(study), "--tracking", f"sqlite:///{tmp_path}/mlflow.db"]
     command = [sys.executable, "-m", "jobs.loso", *words, "--cpus", "1", "--set", "optim.epochs=200"]
@@ -275,7 +278,7 @@ def test_ctrl_c_leaves_no_half_checkpoint_and_the_next_run_goes_on(store: str, r
     for line in process.stdout:
         if "epoch   2/200" in line:
             break
-    process.send_signal(signal.SIGINT)
+    process.send_signal(how)
     _, err = process.communicate(timeout=120)
     assert process.returncode == 130, err
     assert "run the same command again to go on" in err

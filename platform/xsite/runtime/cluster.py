@@ -11,9 +11,11 @@ import logging
 import os
 import secrets
 import shutil
+import signal
 import socket
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -95,14 +97,35 @@ def connect(address: str | None = None, num_cpus: int | None = None) -> ClusterI
 
 @contextmanager
 def connected(address: str | None = None, num_cpus: int | None = None) -> Iterator[ClusterInfo]:
-    """Be connected for the duration of a block; a connection that was there before it stays."""
+    """Be connected for the duration of a block; a connection that was there before it stays.
+
+    A SIGTERM (``kill``, a batch scheduler) ends the block as Ctrl-C does.
+    """
     mine = not ray.is_initialized()
     info = connect(address, num_cpus)
     try:
-        yield info
+        with _terminated_as_interrupted():
+            yield info
     finally:
         if mine:
             shutdown()
+
+
+@contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """Ray installs a handler of SIGTERM when it connects; it aborts the process in the middle of whatever it does."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals are the main thread's business
+        return
+
+    def interrupt(signum: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    former = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, former if former is not None else signal.SIG_DFL)
 
 
 def shutdown() -> None:
