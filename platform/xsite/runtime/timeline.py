@@ -48,7 +48,7 @@ def read_timeline(folder: str | Path) -> pd.DataFrame:
     -------
     DataFrame
         ``session, time`` (seconds since 1970), ``kind`` and what the event says; ``seconds`` of an epoch include its
-        validation.
+        validation, and the errors at watched sites.
     """
     path = Path(folder) / FILE
     lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
