@@ -30,7 +30,7 @@ from neurobolt.x import NeuroBOLTX, NeuroBOLTXConfig
 from xsite.data.harmonize import harmonize_eeg, target_scale
 from xsite.data.montages import common_channels
 from xsite.data.windows import WindowSource, build_source, window_starts
-from xsite.experiment import Channels, Optim
+from xsite.experiment_parts import Channels, Optim
 from xsite.learning.algorithms.erm import ERM
 from xsite.learning.loop import fit, seed_everything
 from xsite.learning.targets import TargetSpec, median_scale, training_target, unseen_target

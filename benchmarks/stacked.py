@@ -22,7 +22,7 @@ from neurobolt.config import NeuroBOLTConfig
 from neurobolt.model import NeuroBOLT
 from xsite.data.sampling import n_batches
 from xsite.data.windows import Batch
-from xsite.experiment import Optim
+from xsite.experiment_parts import Optim
 from xsite.learning.algorithms import ERM
 from xsite.learning.loop import compiled, fit
 from xsite.learning.parameter_stack import ParameterStack

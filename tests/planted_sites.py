@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from xsite.data.windows import Batch
-from xsite.experiment import Optim
+from xsite.experiment_parts import Optim
 from xsite.learning.algorithms import build_algorithm
 from xsite.learning.algorithms.sites import site_risks
 from xsite.learning.hooks import KnowsSites, Timed

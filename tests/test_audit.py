@@ -20,7 +20,8 @@ from xsite.evaluation.folds import ENTITIES
 from xsite.evaluation.leakage import Audit
 from xsite.evaluation.plan import make_plan
 from xsite.evaluation.splits import make_folds
-from xsite.experiment import Experiment, Folds, Model, parse_experiment
+from xsite.experiment import Experiment, parse_experiment
+from xsite.experiment_parts import Folds, Model
 from xsite.learning.checkpoint import save_checkpoint
 from xsite.learning.targets import TargetSpec
 from xsite.phantom.in_memory import simulate_recordings

@@ -18,7 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 from xsite.data.harmonize import paper_target
 from xsite.data.windows import WindowSource, build_source
 from xsite.errors import RecipeError
-from xsite.experiment import Optim
+from xsite.experiment_parts import Optim
 from xsite.learning.algorithms import ERM, build_algorithm
 from xsite.learning.loop import FitResult, fit, seed_everything
 from xsite.learning.predict import predict_recording

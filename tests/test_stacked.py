@@ -16,7 +16,7 @@ from neurobolt.config import NeuroBOLTConfig
 from neurobolt.model import NeuroBOLT
 from xsite.data.harmonize import paper_target
 from xsite.data.windows import WindowSource, build_source
-from xsite.experiment import Optim
+from xsite.experiment_parts import Optim
 from xsite.learning.algorithms import ERM, build_algorithm
 from xsite.learning.loop import FitResult, fit, seed_everything
 from xsite.learning.parameter_stack import UnstackableError

@@ -23,7 +23,8 @@ from torch import nn
 from xsite.data.residence import Residence
 from xsite.errors import RecipeError
 from xsite.evaluation.plan import RunHasher, Sides
-from xsite.experiment import Experiment, Scale
+from xsite.experiment import Experiment
+from xsite.experiment_parts import Scale
 from xsite.learning.checkpoint import load_checkpoint
 from xsite.learning.state import TrainingState
 from xsite.recording import Recording, RecordingKey

@@ -15,7 +15,7 @@ from neurobolt.config import NeuroBOLTConfig
 from neurobolt.model import NeuroBOLT
 from xsite.data.windows import Batch, build_source
 from xsite.errors import RecipeError
-from xsite.experiment import Optim
+from xsite.experiment_parts import Optim
 from xsite.learning.algorithms import ERM
 from xsite.learning.loop import compiled, fit, seed_everything
 from xsite.learning.throughput import Arithmetic, Clock, count_training_flops, matmul_peak

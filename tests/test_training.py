@@ -16,7 +16,8 @@ from test_loop import LogPower
 from torch import nn
 
 from xsite.errors import ClusterError, RecipeError
-from xsite.experiment import Experiment, Optim, Scale
+from xsite.experiment import Experiment
+from xsite.experiment_parts import Optim, Scale
 from xsite.learning.algorithms import ERM
 from xsite.learning.checkpoint import load_checkpoint
 from xsite.learning.loop import FitResult, fit, seed_everything

@@ -19,7 +19,7 @@ from torch import Tensor
 from xsite.data.montages import harmonize
 from xsite.data.residence import Residence, residence_for
 from xsite.errors import RecordingError
-from xsite.experiment import Channels, Reference
+from xsite.experiment_parts import Channels, Reference
 from xsite.recording import Float, Recording
 
 ChannelIndex = Callable[[Sequence[str]], Tensor] | Sequence[int] | Tensor

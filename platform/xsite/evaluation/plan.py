@@ -21,7 +21,8 @@ import pandas as pd
 
 from xsite.errors import FoldError, FormatError
 from xsite.evaluation.folds import ENTITIES, Fold, Segments, manifest_keys
-from xsite.experiment import Experiment, Selection
+from xsite.experiment import Experiment
+from xsite.experiment_parts import Selection
 from xsite.recording import RecordingKey
 
 Purpose = Literal["inner", "fold", "control", "final"]

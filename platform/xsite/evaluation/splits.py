@@ -19,7 +19,7 @@ import pandas as pd
 
 from xsite.errors import FoldError
 from xsite.evaluation.folds import ENTITIES, WITHIN_RECORDING, Fold, leave_one_site_out, manifest_keys
-from xsite.experiment import Folds
+from xsite.experiment_parts import Folds
 from xsite.recording import RecordingKey
 
 Keys = Sequence[RecordingKey]

@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from xsite.data.windows import WindowSource, build_source
 from xsite.errors import RecipeError
 from xsite.evaluation.folds import HAEMODYNAMIC_S
-from xsite.experiment import Experiment, Optim
+from xsite.experiment import Experiment
+from xsite.experiment_parts import Optim
 from xsite.learning.adaptation import input_alignment
 from xsite.learning.algorithms.erm import squared_error
 from xsite.learning.loop import fit, seed_everything

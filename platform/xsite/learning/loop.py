@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from xsite.data.sampling import batches, epoch_indices, n_batches
 from xsite.data.windows import moved
 from xsite.errors import RecipeError
-from xsite.experiment import Optim
+from xsite.experiment_parts import Optim
 from xsite.learning.algorithms.erm import squared_error
 from xsite.learning.hooks import Averaging, KnowsSites, Stepping, Timed, own_parameters
 from xsite.learning.schedule import build_optimizer, learning_rate, set_learning_rate

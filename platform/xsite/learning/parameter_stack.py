@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from xsite.errors import RecipeError
-from xsite.experiment import Optim
+from xsite.experiment_parts import Optim
 from xsite.learning.algorithms.erm import squared_error
 from xsite.learning.lane_random import LaneRandom
 from xsite.learning.schedule import build_optimizer

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from xsite.data.sampling import batches, epoch_indices, n_batches
 from xsite.errors import RecipeError
-from xsite.experiment import Optim
+from xsite.experiment_parts import Optim
 from xsite.learning.algorithms.erm import ERM
 from xsite.learning.loop import (
     VALIDATION_BATCH,

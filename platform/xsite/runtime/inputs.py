@@ -26,7 +26,8 @@ from xsite.data.store import (
 from xsite.errors import ChannelError, RecipeError, StoreError
 from xsite.evaluation.folds import Segments, manifest_keys
 from xsite.evaluation.sketches import Sketch, sketch_recording
-from xsite.experiment import Channels, Experiment
+from xsite.experiment import Experiment
+from xsite.experiment_parts import Channels
 from xsite.learning.targets import TargetSpec, median_scale, select_parcels, without_test_part
 from xsite.recording import Float, Montage, Parcellation, RecordingKey
 from xsite.runtime.cluster import gather

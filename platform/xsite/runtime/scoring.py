@@ -18,7 +18,7 @@ from xsite.data.windows import window_starts
 from xsite.errors import RecipeError
 from xsite.evaluation.collapse import GLOBAL_SIGNAL
 from xsite.evaluation.scoring import ORACLE, Prediction
-from xsite.experiment import Adapt, Channels
+from xsite.experiment_parts import Adapt, Channels
 from xsite.learning.adaptation import input_alignment
 from xsite.learning.checkpoint import load_checkpoint
 from xsite.learning.predict import predict_recording
