@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from xsite.data.windows import Batch
+from xsite.data.window_source import Batch
 from xsite.experiment_parts import Optim
 from xsite.learning.algorithms import build_algorithm
 from xsite.learning.algorithms.sites import site_risks

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from xsite.data.harmonize import paper_target
-from xsite.data.windows import WindowSource, build_source
+from xsite.data.window_source import WindowSource
+from xsite.data.windows import build_source
 from xsite.errors import RecipeError
 from xsite.experiment_parts import Optim
 from xsite.learning.algorithms import ERM, build_algorithm

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from neurobolt.config import NeuroBOLTConfig
 from neurobolt.model import NeuroBOLT
 from xsite.data.harmonize import paper_target
-from xsite.data.windows import WindowSource, build_source
+from xsite.data.window_source import WindowSource
+from xsite.data.windows import build_source
 from xsite.experiment_parts import Optim
 from xsite.learning.algorithms import ERM, build_algorithm
 from xsite.learning.loop import FitResult, fit, seed_everything

@@ -13,7 +13,8 @@ from neurobolt.batch import EegBatch
 from neurobolt.channels import VU_NAMES
 from neurobolt.config import NeuroBOLTConfig
 from neurobolt.model import NeuroBOLT
-from xsite.data.windows import Batch, build_source
+from xsite.data.window_source import Batch
+from xsite.data.windows import build_source
 from xsite.errors import RecipeError
 from xsite.experiment_parts import Optim
 from xsite.learning.algorithms import ERM

@@ -30,7 +30,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from xsite.data.windows import WindowSource
+from xsite.data.window_source import WindowSource
 from xsite.errors import CheckpointError, RecipeError
 from xsite.experiment_parts import Adapt
 from xsite.recording import Bool

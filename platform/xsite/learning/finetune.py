@@ -17,7 +17,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from xsite.data.windows import WindowSource, build_source
+from xsite.data.window_source import WindowSource
+from xsite.data.windows import build_source
 from xsite.errors import RecipeError
 from xsite.evaluation.folds import HAEMODYNAMIC_S
 from xsite.experiment import Experiment

@@ -23,7 +23,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from xsite.data.sampling import batches, epoch_indices, n_batches
-from xsite.data.windows import moved
+from xsite.data.window_source import moved
 from xsite.errors import RecipeError
 from xsite.experiment_parts import Optim
 from xsite.learning.algorithms.erm import squared_error
@@ -40,7 +40,7 @@ OnEpoch = Callable[[Metrics, Callable[[], TrainingState]], None]
 
 
 class Windows(Protocol):
-    """What the loop needs of a :class:`xsite.data.windows.WindowSource`."""
+    """What the loop needs of a :class:`xsite.data.window_source.WindowSource`."""
 
     def __len__(self) -> int: ...
 

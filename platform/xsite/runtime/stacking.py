@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from xsite.data.residence import Residence, residence_for
-from xsite.data.windows import WindowSource
+from xsite.data.window_source import WindowSource
 from xsite.errors import RecipeError, XsiteError
 from xsite.learning.loop import FitResult, Metrics
 from xsite.learning.parameter_stack import UnstackableError

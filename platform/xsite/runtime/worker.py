@@ -25,7 +25,8 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from xsite.data.residence import Residence, residence_for
-from xsite.data.windows import WindowSource, build_source
+from xsite.data.window_source import WindowSource
+from xsite.data.windows import build_source
 from xsite.errors import CheckpointError, XsiteError
 from xsite.evaluation.controls import fold_seed
 from xsite.experiment import Experiment
