@@ -14,9 +14,9 @@ from xsite.experiment import Experiment
 from xsite.experiment_parts import Folds
 from xsite.learning.checkpoint import load_checkpoint
 from xsite.learning.targets import TargetSpec
+from xsite.runtime.fold_job import FoldJob
 from xsite.runtime.inputs import StudyData
 from xsite.runtime.training import FoldOutcome
-from xsite.runtime.worker import FoldJob
 
 
 def check_windows(folds: Folds, windows: Mapping[str, float]) -> None:

@@ -24,6 +24,7 @@ from xsite.experiment import Experiment
 from xsite.learning.targets import TargetSpec
 from xsite.recording import RecordingKey
 from xsite.runtime.cluster import gather, task
+from xsite.runtime.fold_job import FoldJob, ModelFactory
 from xsite.runtime.inputs import StudyData
 from xsite.runtime.scoring import (
     BASELINE_WINDOW_S,
@@ -35,7 +36,6 @@ from xsite.runtime.scoring import (
     predict_checkpoint,
     predictions_of,
 )
-from xsite.runtime.worker import FoldJob, ModelFactory
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,7 @@ from xsite.experiment import Experiment
 from xsite.learning.adaptation import access_level, input_alignment
 from xsite.learning.targets import TargetSpec
 from xsite.runtime.audit import audit_trainings, audit_unseen, check_windows
+from xsite.runtime.fold_job import FoldJob, ModelFactory
 from xsite.runtime.held_out import (
     HeldOut,
     fold_scores,
@@ -49,7 +50,6 @@ from xsite.runtime.scoring import BaselineFactory
 from xsite.runtime.study import StudyFolder
 from xsite.runtime.training import FoldOutcome, OnEvent, check_scale, train_folds
 from xsite.runtime.trainings import Trainings
-from xsite.runtime.worker import FoldJob, ModelFactory
 
 
 @dataclass(frozen=True, eq=False)

@@ -24,7 +24,7 @@ from xsite.learning.checkpoint import load_checkpoint
 from xsite.learning.predict import predict_recording
 from xsite.learning.targets import TargetSpec, side_targets, training_target, unseen_global_signal, unseen_target
 from xsite.recording import Bool, Float, Parcellation, Recording, RecordingKey
-from xsite.runtime.worker import ModelFactory
+from xsite.runtime.fold_job import ModelFactory
 
 BaselineFactory = Callable[[], Any]
 """Makes a closed-form model with ``fit(recordings, targets, ...)`` and ``predict(recording) -> bold_VR``."""

@@ -25,20 +25,9 @@ from xsite.learning.loop import FitResult, Metrics
 from xsite.learning.parameter_stack import UnstackableError
 from xsite.learning.stacked import StackedError, fit_stacked
 from xsite.learning.state import TrainingState
-from xsite.runtime.worker import (
-    FoldJob,
-    Reporter,
-    RunPlan,
-    algorithm_of,
-    done,
-    keep,
-    kept_dtype,
-    last_state,
-    shares,
-    sources,
-    train_alone,
-    watch_of,
-)
+from xsite.runtime.fold_job import FoldJob, RunPlan
+from xsite.runtime.job_windows import shares, sources, watch_of
+from xsite.runtime.worker import Reporter, algorithm_of, done, keep, kept_dtype, last_state, train_alone
 
 Pair = tuple[WindowSource, WindowSource | None]
 CPU = torch.device("cpu")
