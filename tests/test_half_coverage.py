@@ -20,7 +20,8 @@ from xsite.data.store import read_recording, write_recording
 from xsite.data.windows import build_source, window_starts
 from xsite.evaluation.controls import other_subjects_target
 from xsite.evaluation.scoring import ORACLE, Prediction, score_predictions
-from xsite.evaluation.tables import study_summary, subject_scores
+from xsite.evaluation.subjects import subject_scores
+from xsite.evaluation.tables import study_summary
 from xsite.experiment_parts import Optim
 from xsite.learning.algorithms import ERM
 from xsite.learning.loop import fit, seed_everything

@@ -19,7 +19,7 @@ from xsite.evaluation.folds import Fold
 from xsite.evaluation.plan import Plan
 from xsite.evaluation.scoring import Prediction, score_predictions
 from xsite.evaluation.selection import SELECTED
-from xsite.evaluation.tables import subject_scores
+from xsite.evaluation.subjects import subject_scores
 from xsite.experiment import Experiment
 from xsite.learning.targets import TargetSpec
 from xsite.recording import RecordingKey
