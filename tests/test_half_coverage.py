@@ -24,8 +24,9 @@ from xsite.evaluation.subjects import subject_scores
 from xsite.evaluation.tables import study_summary
 from xsite.experiment_parts import Optim
 from xsite.learning.algorithms import ERM
-from xsite.learning.loop import fit, seed_everything
+from xsite.learning.loop import fit
 from xsite.learning.predict import predict_recording
+from xsite.learning.seeds import seed_everything
 from xsite.learning.targets import TargetSpec, fold_targets, median_scale, unseen_target
 from xsite.reports.parcel_table import parcel_scores, parcel_table
 from xsite.reports.study import write_report

@@ -18,7 +18,8 @@ from xsite.data.windows import build_source
 from xsite.errors import RecipeError
 from xsite.experiment_parts import Optim
 from xsite.learning.algorithms import ERM
-from xsite.learning.loop import compiled, fit, seed_everything
+from xsite.learning.loop import compiled, fit
+from xsite.learning.seeds import seed_everything
 from xsite.learning.throughput import Arithmetic, Clock, count_training_flops, matmul_peak
 
 CPU = torch.device("cpu")

@@ -20,7 +20,8 @@ from xsite.experiment import Experiment
 from xsite.experiment_parts import Optim, Scale
 from xsite.learning.algorithms import ERM
 from xsite.learning.checkpoint import load_checkpoint
-from xsite.learning.loop import FitResult, fit, seed_everything
+from xsite.learning.loop import FitResult, fit
+from xsite.learning.seeds import seed_everything
 from xsite.learning.targets import TargetSpec
 from xsite.recording import Recording
 from xsite.runtime import job_windows, worker

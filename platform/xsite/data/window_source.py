@@ -15,6 +15,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+Gathered = tuple[Any, Tensor, Tensor]
+"""Batch, target_BR and mask_BR of some windows."""
+
 
 class Batch(NamedTuple):
     """What a model is given.
@@ -146,3 +149,10 @@ class WindowSource:
             padded=self.padded,
         )
         return batch, self.target_VR[row_B], self.mask_VR[row_B]
+
+
+def on_device(gathered: Gathered, device: torch.device) -> Gathered:
+    """What :meth:`WindowSource.gather` gave, on ``device``; the batch may be of any model's type."""
+    batch, target_BR, mask_BR = gathered
+    there = type(batch)(*(moved(part, device) if isinstance(part, Tensor) else part for part in batch))
+    return there, moved(target_BR, device), moved(mask_BR, device)

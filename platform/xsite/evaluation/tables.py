@@ -51,7 +51,8 @@ def study_summary(
     Parameters
     ----------
     scores, predictions, surrogates, seed
-        As in :func:`~xsite.evaluation.site_rows.summarize`. Scores of several seeds are averaged recording by recording first.
+        As in :func:`~xsite.evaluation.site_rows.summarize`. Scores of several seeds are averaged recording by
+        recording first.
     model : str
         The trained model that the study is about.
     rivals : sequence of str

@@ -21,9 +21,10 @@ from torch import Tensor, nn
 from xsite.data.residence import Residence, residence_for
 from xsite.data.window_source import WindowSource
 from xsite.errors import RecipeError, XsiteError
+from xsite.learning.alike import UnstackableError
+from xsite.learning.lane import StackedError
 from xsite.learning.loop import FitResult, Metrics
-from xsite.learning.parameter_stack import UnstackableError
-from xsite.learning.stacked import StackedError, fit_stacked
+from xsite.learning.stacked import fit_stacked
 from xsite.learning.state import TrainingState
 from xsite.runtime.fold_job import FoldJob, RunPlan
 from xsite.runtime.job_windows import shares, sources, watch_of

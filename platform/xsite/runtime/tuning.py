@@ -30,8 +30,9 @@ from xsite.evaluation.folds import Fold
 from xsite.evaluation.splits import make_folds
 from xsite.experiment import Experiment
 from xsite.learning.algorithms import ALGORITHMS, build_algorithm
-from xsite.learning.loop import fit, seed_everything
+from xsite.learning.loop import fit
 from xsite.learning.search_space import Overrides, Range, Space, draw, search_space, tuned
+from xsite.learning.seeds import seed_everything
 from xsite.runtime.audit import check_windows
 from xsite.runtime.cluster import check_room, environment
 from xsite.runtime.fold_job import FoldJob, ModelFactory

@@ -27,7 +27,8 @@ from xsite.errors import CheckpointError, XsiteError
 from xsite.learning.adaptation import feature_reference
 from xsite.learning.algorithms import build_algorithm
 from xsite.learning.checkpoint import save_checkpoint
-from xsite.learning.loop import FitResult, Metrics, fit, seed_everything
+from xsite.learning.loop import FitResult, Metrics, fit
+from xsite.learning.seeds import seed_everything
 from xsite.learning.state import TrainingState
 from xsite.learning.watch import Watch
 from xsite.learning.weights import weight_hashes
