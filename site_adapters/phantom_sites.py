@@ -1,7 +1,8 @@
 """The sites of a generated phantom consortium (``python -m jobs.phantom OUT``), read from the facts that it wrote.
 
 Phantom sites are ordinary sites: each ``OUT/sites/<site>.yaml`` also works with
-:func:`xsite.data.site_file.load_site`. Those made from real parcel series have tables instead of images and bring the functions below.
+:func:`xsite.data.site_file.load_site`. Those made from real parcel series have tables instead of images and bring the
+functions below.
 """
 
 from __future__ import annotations

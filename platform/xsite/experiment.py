@@ -5,11 +5,9 @@ To and from YAML; unknown keys are refused with a suggestion; the fingerprint na
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 import re
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +16,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from xsite.errors import RecipeError
 from xsite.experiment_parts import Algorithm, AuditPolicy, Data, Folds, Model, Optim, Part, Scale, Selection
+from xsite.spelling import did_you_mean
 
 
 class Experiment(Part):
@@ -90,7 +89,9 @@ class Experiment(Part):
             No such variant, or its overrides are not valid.
         """
         if label not in self.labels:
-            raise RecipeError(f"no variant {label!r}{_near(label, self.labels)}; there are {', '.join(self.labels)}")
+            raise RecipeError(
+                f"no variant {label!r}{did_you_mean(label, self.labels)}; there are {', '.join(self.labels)}"
+            )
         content = self.model_dump(mode="json") | {"seeds": [], "variants": {}, "deploy": ""}
         own = self.variants.get(label, {})
         for key in sorted(own, key=lambda key: not key.endswith(".name")):  # a new name clears options: it comes first
@@ -191,7 +192,7 @@ def _check_variants(experiment: Experiment, source: str) -> None:
         except RecipeError as error:
             problems.append(str(error))
     if experiment.deploy and experiment.deploy not in experiment.labels:
-        hint = _near(experiment.deploy, experiment.labels)
+        hint = did_you_mean(experiment.deploy, experiment.labels)
         problems.append(f"deploy names {experiment.deploy!r}{hint}; variants are {', '.join(experiment.labels)}")
     if len(set(experiment.seeds)) < len(experiment.seeds):
         problems.append(f"seeds: {list(experiment.seeds)} names a seed twice, which would train the same model twice")
@@ -206,7 +207,7 @@ def _override(content: dict[str, Any], label: str, key: str, value: Any) -> None
     options = f"{group}.options."
     if key not in known and not (options[:-1] in known and key.startswith(options) and len(key) > len(options)):
         allowed = "a variant may change " + ", ".join(f"{part}.*" if "." not in part else part for part in OVERRIDABLE)
-        raise RecipeError(f"variant {label!r}: cannot override {key!r}{_near(key, known)}; {allowed}")
+        raise RecipeError(f"variant {label!r}: cannot override {key!r}{did_you_mean(key, known)}; {allowed}")
     if rest == "name" and value != content[group]["name"]:
         content[group]["options"] = {}
     *parents, last = key.split(".")
@@ -216,11 +217,6 @@ def _override(content: dict[str, Any], label: str, key: str, value: Any) -> None
     place[last] = value
 
 
-def _near(name: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name, list(known), n=1)
-    return f" (did you mean {near[0]!r}?)" if near else ""
-
-
 def _explain(error: Any) -> str:
     dotted = ".".join(str(part) for part in error["loc"])
     if error["type"] != "extra_forbidden":
@@ -228,5 +224,4 @@ def _explain(error: Any) -> str:
     place: type[BaseModel] = Experiment
     for part in error["loc"][:-1]:
         place = place.model_fields[str(part)].annotation  # type: ignore[assignment]  # parts are models by construction
-    near = difflib.get_close_matches(str(error["loc"][-1]), list(place.model_fields), n=1)
-    return f"unknown key {dotted!r}" + (f" (did you mean {near[0]!r}?)" if near else "")
+    return f"unknown key {dotted!r}{did_you_mean(str(error['loc'][-1]), place.model_fields)}"

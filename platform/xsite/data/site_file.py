@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -13,6 +12,7 @@ import yaml
 
 from xsite.errors import SiteError
 from xsite.site import Expected, Site
+from xsite.spelling import did_you_mean
 
 WIDTH = 110
 UNSURE = "CHECK"
@@ -92,8 +92,7 @@ def load_site(path: str | Path) -> Site:
     if not isinstance(facts, dict):
         raise SiteError(f"{path}: expected a mapping of facts such as 't_r: 2.0', found {type(facts).__name__}")
     known = [f.name for f in fields(Site) if f.name not in ("find_recordings", "read_eeg", "read_bold")]
-    hints = {key: difflib.get_close_matches(str(key), known, n=1) for key in facts if key not in known}
-    unknown = [f"{key!r}" + (f" (did you mean {hint[0]!r}?)" if hint else "") for key, hint in hints.items()]
+    unknown = [f"{key!r}{did_you_mean(str(key), known)}" for key in facts if key not in known]
     missing = [key for key in ("name", "sfreq", "t_r", "line_freq", "volume_marker") if key not in facts]
     if unknown or missing:
         parts = [f"unknown keys: {', '.join(unknown)}"] * bool(unknown) + [f"missing keys: {missing}"] * bool(missing)

@@ -6,7 +6,6 @@ Both scans of a subject always stand on one side, and selection sees training si
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
 import zlib
@@ -21,6 +20,7 @@ from xsite.errors import FoldError
 from xsite.evaluation.folds import ENTITIES, WITHIN_RECORDING, Fold, leave_one_site_out, manifest_keys
 from xsite.experiment_parts import Folds
 from xsite.recording import RecordingKey
+from xsite.spelling import did_you_mean
 
 Keys = Sequence[RecordingKey]
 
@@ -82,9 +82,8 @@ def column_values(manifest: pd.DataFrame, column: str) -> dict[RecordingKey, str
         There is no such column (those that exist are listed), or recordings have no value in it.
     """
     if column not in manifest:
-        near = difflib.get_close_matches(column, list(manifest.columns), n=1)
-        hint = f" (did you mean {near[0]!r}?)" if near else ""
         listed = [str(name) for name in manifest.columns if manifest[name].nunique() > 1 and name != "path"]
+        hint = did_you_mean(column, manifest.columns)
         raise FoldError(
             f"leave-one-out: the manifest has no column {column!r}{hint}; columns with more than one value are {listed}"
         )
@@ -254,8 +253,7 @@ def _two_sites(keys: Keys, scheme: str) -> list[str]:
 def _chosen(spec: Folds, known: Sequence[str]) -> Sequence[str]:
     unknown = [name for name in spec.held_out if name not in known]
     if unknown:
-        near = difflib.get_close_matches(unknown[0], known, n=1)
-        hint = f" (did you mean {near[0]!r}?)" if near else ""
+        hint = did_you_mean(unknown[0], known)
         raise FoldError(f"{spec.scheme}: folds.held_out names {unknown}{hint}, which is none of {list(known)[:40]}")
     return spec.held_out or known
 
