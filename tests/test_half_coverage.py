@@ -30,7 +30,7 @@ from xsite.learning.seeds import seed_everything
 from xsite.learning.targets import TargetSpec, fold_targets, median_scale, unseen_target
 from xsite.reports.parcel_table import parcel_scores, parcel_table
 from xsite.reports.study import write_report
-from xsite.runtime.scoring import BaselineInput
+from xsite.runtime.closed_form import BaselineInput
 
 PARCELS = ("upper left", "upper right", "lower left", "lower right")
 LOWER = [2, 3]

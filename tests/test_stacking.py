@@ -22,7 +22,8 @@ from torch import nn
 
 from xsite.data.residence import Residence
 from xsite.errors import RecipeError
-from xsite.evaluation.plan import RunHasher, Sides
+from xsite.evaluation.plan import RunHasher
+from xsite.evaluation.sides import Sides
 from xsite.experiment import Experiment
 from xsite.experiment_parts import Scale
 from xsite.learning.checkpoint import load_checkpoint

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from xsite.errors import RecipeError
 from xsite.evaluation.folds import Segments
-from xsite.evaluation.plan import FINAL, RunHasher, Sides
+from xsite.evaluation.plan import FINAL, RunHasher
+from xsite.evaluation.sides import Sides
 from xsite.experiment import Experiment
 from xsite.recording import RecordingKey
 from xsite.runtime.fold_job import FoldJob, ModelFactory

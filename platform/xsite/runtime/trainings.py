@@ -5,8 +5,9 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping, Sequence
 
-from xsite.evaluation.plan import FINAL, NESTED, ORACLE, Plan, Run
+from xsite.evaluation.plan import FINAL, ORACLE, Plan, Run
 from xsite.evaluation.selection import Choice, History, nested_choice
+from xsite.evaluation.sides import NESTED
 from xsite.experiment import Experiment
 from xsite.runtime.fold_job import FoldJob
 from xsite.runtime.inputs import StudyData
