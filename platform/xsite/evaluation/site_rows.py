@@ -57,7 +57,7 @@ def summarize(
         The same recordings; their measured targets make the surrogates.
     surrogates, seed : int
     selection, access : str
-        As in :func:`study_summary`.
+        As in :func:`xsite.evaluation.tables.study_summary`.
 
     Returns
     -------
@@ -110,7 +110,8 @@ def site_rows(scores: pd.DataFrame, phase: Nulls, shift: Nulls, basis: Basis) ->
 def intervals(scores: pd.DataFrame, nulls: Mapping[Label, Float] | None = None) -> pd.DataFrame:
     """Mean r per site, model and control with its 95 % t-interval over subjects; ``few`` marks fewer than five.
 
-    ``null_low`` and ``null_high`` are the 95 % band of the row's surrogates (of :func:`null_means`), where given.
+    ``null_low`` and ``null_high`` are the 95 % band of the row's surrogates, where given (of
+    :func:`xsite.evaluation.surrogates.null_means`).
     """
     rows = []
     for (site, model, control), group in subject_scores(scores).groupby(["site", "model", "control"], sort=False):
