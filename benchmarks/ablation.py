@@ -29,10 +29,12 @@ from neurobolt.baselines import EegRecording
 from neurobolt.x import NeuroBOLTX, NeuroBOLTXConfig
 from xsite.data.harmonize import harmonize_eeg, target_scale
 from xsite.data.montages import common_channels
-from xsite.data.windows import WindowSource, build_source, window_starts
-from xsite.experiment import Channels, Optim
+from xsite.data.window_source import WindowSource
+from xsite.data.windows import build_source, window_starts
+from xsite.experiment_parts import Channels, Optim
 from xsite.learning.algorithms.erm import ERM
-from xsite.learning.loop import fit, seed_everything
+from xsite.learning.loop import fit
+from xsite.learning.seeds import seed_everything
 from xsite.learning.targets import TargetSpec, median_scale, training_target, unseen_target
 from xsite.phantom.in_memory import simulate_recordings
 from xsite.recording import Recording

@@ -21,8 +21,8 @@ from neurobolt.channels import VU_NAMES
 from neurobolt.config import NeuroBOLTConfig
 from neurobolt.model import NeuroBOLT
 from xsite.data.sampling import n_batches
-from xsite.data.windows import Batch
-from xsite.experiment import Optim
+from xsite.data.window_source import Batch
+from xsite.experiment_parts import Optim
 from xsite.learning.algorithms import ERM
 from xsite.learning.loop import compiled, fit
 from xsite.learning.parameter_stack import ParameterStack

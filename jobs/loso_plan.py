@@ -16,8 +16,9 @@ from jobs.study_log import plan_counts
 from xsite.data.montages import canonical_montage, common_channels
 from xsite.errors import RecipeError
 from xsite.evaluation.folds import Fold
-from xsite.evaluation.plan import NESTED, Plan, Run, nested_runs
+from xsite.evaluation.plan import Plan, Run, nested_runs
 from xsite.evaluation.selection import RULES
+from xsite.evaluation.sides import NESTED
 from xsite.experiment import Experiment
 from xsite.learning.probe import training_rate
 from xsite.recording import RecordingKey

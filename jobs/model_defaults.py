@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from xsite.experiment import Experiment, Optim
+from xsite.experiment import Experiment
+from xsite.experiment_parts import Optim
 
 Defaults = Mapping[str, Mapping[str, Any]]
 

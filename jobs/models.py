@@ -14,7 +14,7 @@ from neurobolt import Mean, Ridge, Vigilance, Zero
 from neurobolt.catalogue import CARDS, build, names
 from xsite.errors import RecipeError
 from xsite.evaluation.collapse import GLOBAL_SIGNAL
-from xsite.runtime.scoring import GlobalSignalOracle
+from xsite.runtime.closed_form import GlobalSignalOracle
 
 
 def _named(name: str, preset: str, options: Mapping[str, Any], *, ch_names: Sequence[str], n_outputs: int) -> nn.Module:

@@ -20,12 +20,11 @@ from jobs.cli import run_job, write_output
 from site_adapters import get_site
 from xsite.data.atlases import get_atlas
 from xsite.data.site_check import SiteCheck, check_site
-from xsite.data.site_file import site_yaml
+from xsite.data.site_file import load_site, site_yaml
 from xsite.data.site_guess import guess_site
 from xsite.errors import RecipeError
 from xsite.reports.site_check_page import site_check_page
 from xsite.signals.parcels import Atlas
-from xsite.site import load_site
 
 EXAMPLE = """example:
   neurobolt site new --bids /data/mysite mysite.yaml

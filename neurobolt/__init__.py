@@ -3,10 +3,11 @@
 from neurobolt.baselines import BaselineRecording, EegRecording, Mean, Ridge, Vigilance, Zero
 from neurobolt.batch import Batch, EegBatch
 from neurobolt.channels import LABRAM_NAMES, VU_NAMES
-from neurobolt.config import NeuroBOLTConfig, TrainingSwitches
+from neurobolt.config import NeuroBOLTConfig
 from neurobolt.labram_weights import load_labram, to_labram
 from neurobolt.model import NeuroBOLT
 from neurobolt.published import load_published, to_published
+from neurobolt.published_training import TrainingSwitches
 from neurobolt.storage import load, save
 
 __all__ = [

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,6 +11,7 @@ from neurobolt.cards import ModelCard
 from neurobolt.config import PRESETS, NeuroBOLTConfig
 from neurobolt.model import NeuroBOLT
 from neurobolt.rivals import RIVALS
+from neurobolt.spelling import did_you_mean
 from neurobolt.x import X
 
 NEUROBOLT = "neurobolt"
@@ -95,6 +95,4 @@ def name_of(model: nn.Module) -> str:
 
 def _check(name: str) -> None:
     if name not in CARDS:
-        near = difflib.get_close_matches(name, CARDS, n=1)
-        hint = f" (did you mean {near[0]!r}?)" if near else ""
-        raise ValueError(f"unknown model {name!r}{hint}; models are {', '.join(CARDS)}")
+        raise ValueError(f"unknown model {name!r}{did_you_mean(name, CARDS)}; models are {', '.join(CARDS)}")

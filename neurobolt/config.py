@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, get_args
 
 from neurobolt.channels import VU_NAMES, Unseen, spatial_rows
+from neurobolt.spelling import did_you_mean
 
 Preset = Literal["paper", "released", "small"]
 PRESETS: tuple[str, ...] = get_args(Preset)
@@ -169,9 +169,7 @@ class NeuroBOLTConfig:
         0.1
         """
         if name not in _OPTIONS:
-            near = difflib.get_close_matches(name, PRESETS, n=1)
-            hint = f" (did you mean {near[0]!r}?)" if near else ""
-            raise ValueError(f"unknown preset {name!r}{hint}; presets are {', '.join(PRESETS)}")
+            raise ValueError(f"unknown preset {name!r}{did_you_mean(name, PRESETS)}; presets are {', '.join(PRESETS)}")
         return cls.from_dict({**_OPTIONS[name], **options, "ch_names": ch_names, "n_outputs": n_outputs})
 
     def to_dict(self) -> dict[str, Any]:
@@ -190,8 +188,7 @@ class NeuroBOLTConfig:
         known = [f.name for f in fields(cls)]
         unknown = [key for key in content if key not in known]
         if unknown:
-            near = difflib.get_close_matches(unknown[0], known, n=1)
-            hint = f" (did you mean {near[0]!r}?)" if near else ""
+            hint = did_you_mean(unknown[0], known)
             raise ValueError(f"unknown keys in a NeuroBOLT configuration: {unknown}{hint}; keys are {known}")
         return cls(**content)
 
@@ -231,45 +228,3 @@ _OPTIONS: dict[str, dict[str, Any]] = {
         "head_scale": 0.02,
     },
 }
-
-
-@dataclass(frozen=True)
-class TrainingSwitches:
-    """Optimiser and input of the published trainings; the paper's text and the released code differ in four of them.
-
-    ``jobs/recipes/paper.yaml`` and ``released.yaml`` say the same to the platform (a test compares them).
-
-    Parameters
-    ----------
-    lr, min_lr, weight_decay, layer_decay : float
-        Peak and last learning rate of the cosine; AdamW's decay; factor from one layer to the next below it.
-    batch_size : int
-        Between subjects; within a scan it is 16.
-    betas : tuple of float
-        AdamW.
-    epochs : int
-    warmup_epochs : int
-    warmup_from : float
-        Learning rate at which the linear warm-up starts.
-    high_pass : float, optional
-        Hz; ``None`` for none (the released loader between subjects filters, the one within a scan does not).
-    """
-
-    betas: tuple[float, float]
-    epochs: int
-    warmup_epochs: int
-    warmup_from: float
-    high_pass: float | None
-    lr: float = 3e-4
-    min_lr: float = 1e-6
-    weight_decay: float = 0.05
-    layer_decay: float = 0.65
-    batch_size: int = 64
-
-    @classmethod
-    def preset(cls, name: Literal["paper", "released"], *, within_scan: bool = False) -> TrainingSwitches:
-        """Settings of the paper's text, or of the released code; between subjects, or within one scan."""
-        batch_size = 16 if within_scan or name == "released" else 64
-        if name == "paper":
-            return cls((0.9, 0.99), 30, 5, 1e-6, None, batch_size=batch_size)
-        return cls((0.9, 0.999), 20, 5, 0.0, None if within_scan else 0.5, batch_size=batch_size)

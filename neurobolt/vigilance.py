@@ -5,7 +5,6 @@ Shape letters: ``C`` channels, ``T`` samples, ``V`` volumes, ``W`` volumes with 
 
 from __future__ import annotations
 
-import difflib
 import itertools
 import math
 import re
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 
 from neurobolt.band_power import BANDS, BaselineRecording, Bool, Float, window_stops
 from neurobolt.linear_sums import TRAIN, ParcelSums, sum_up
+from neurobolt.spelling import did_you_mean
 
 Index = Literal["alpha", "alpha/theta"]
 
@@ -69,9 +69,9 @@ class Vigilance:
 
     def __init__(self, index: Index = "alpha", *, window_s: float = 16.0) -> None:
         if index not in get_args(Index):
-            near = difflib.get_close_matches(index, get_args(Index), n=1)
-            hint = f" (did you mean {near[0]!r}?)" if near else ""
-            raise ValueError(f"vigilance index {index!r}{hint} is none of {get_args(Index)}")
+            raise ValueError(
+                f"vigilance index {index!r}{did_you_mean(index, get_args(Index))} is none of {get_args(Index)}"
+            )
         self.index: Index = index
         self.window_s = window_s
         self.weight_PR: Float = np.empty((0, 0), np.float32)

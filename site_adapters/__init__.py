@@ -24,9 +24,10 @@ from site_adapters import (
     vanderbilt,
 )
 from site_adapters.phantom_sites import phantom_sites
+from xsite.data.site_file import load_site
 from xsite.errors import SiteError
 from xsite.phantom.like import LikeSite
-from xsite.site import Site, load_site
+from xsite.site import Site
 
 __all__ = ["LIKES", "SIDECAR_FOLDERS", "SITES", "get_like", "get_site"]
 
@@ -113,7 +114,7 @@ def get_site(name: str | Path, bids_root: str | Path | None = None) -> Site:
     Raises
     ------
     SiteError
-        No such site (with "did you mean"), or :func:`xsite.site.load_site` refuses the file.
+        No such site (with "did you mean"), or :func:`xsite.data.site_file.load_site` refuses the file.
     """
     text = str(name)
     if text.endswith((".yaml", ".yml")):

@@ -1,7 +1,8 @@
 """The sites of a generated phantom consortium (``python -m jobs.phantom OUT``), read from the facts that it wrote.
 
-Phantom sites are ordinary sites: each ``OUT/sites/<site>.yaml`` also works with :func:`xsite.site.load_site`. Those
-made from real parcel series have tables instead of images and bring the functions below.
+Phantom sites are ordinary sites: each ``OUT/sites/<site>.yaml`` also works with
+:func:`xsite.data.site_file.load_site`. Those made from real parcel series have tables instead of images and bring the
+functions below.
 """
 
 from __future__ import annotations
@@ -10,9 +11,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from xsite.data.files import numbers, read_json, read_tsv
+from xsite.data.site_file import load_site
 from xsite.errors import FormatError, SiteError
 from xsite.recording import RecordingKey
-from xsite.site import BoldRun, RecordingFiles, Site, load_site
+from xsite.site import BoldRun, RecordingFiles, Site
 
 GLOBAL_SIGNAL = "global signal clean"
 

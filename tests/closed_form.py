@@ -18,7 +18,7 @@ from xsite.evaluation.scoring import Prediction, score_predictions
 from xsite.evaluation.splits import make_folds
 from xsite.evaluation.subjects import subject_scores
 from xsite.evaluation.surrogates import study_nulls
-from xsite.experiment import Folds
+from xsite.experiment_parts import Folds
 from xsite.learning.targets import TargetSpec, fold_targets, median_scale, unseen_target
 from xsite.recording import Recording, RecordingKey
 

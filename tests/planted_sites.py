@@ -13,12 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from xsite.data.windows import Batch
-from xsite.experiment import Optim
+from xsite.data.window_source import Batch
+from xsite.experiment_parts import Optim
 from xsite.learning.algorithms import build_algorithm
 from xsite.learning.algorithms.sites import site_risks
 from xsite.learning.hooks import KnowsSites, Timed
-from xsite.learning.loop import seed_everything
+from xsite.learning.seeds import seed_everything
 
 SITES = ("a", "b", "c")
 N_WINDOWS = (36, 18, 10)

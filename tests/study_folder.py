@@ -15,7 +15,8 @@ from xsite.data.manifest import rebuild_manifest
 from xsite.data.store import write_recording
 from xsite.evaluation.scoring import Prediction, score_predictions
 from xsite.evaluation.tables import study_summary
-from xsite.experiment import Data, Experiment
+from xsite.experiment import Experiment
+from xsite.experiment_parts import Data
 from xsite.learning.checkpoint import save_checkpoint
 from xsite.learning.targets import TargetSpec, median_scale, unseen_target
 from xsite.recording import Montage, Parcellation, Recording, RecordingKey

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from xsite.errors import RecipeError
 from xsite.learning.algorithms import ALGORITHMS, DANN, ERM, build_algorithm
-from xsite.learning.loop import FitResult, fit, seed_everything
+from xsite.learning.loop import FitResult, fit
+from xsite.learning.seeds import seed_everything
 from xsite.learning.stacked import fit_stacked
 from xsite.learning.state import TrainingState
 

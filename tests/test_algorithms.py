@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from jobs.models import MODELS
-from xsite.data.windows import Batch
+from xsite.data.window_source import Batch
 from xsite.errors import RecipeError
 from xsite.learning.algorithms import ALGORITHMS, GroupDRO, SiteNorm, build_algorithm
 from xsite.learning.algorithms.mmd import mean_discrepancy

@@ -20,19 +20,20 @@ from xsite.evaluation.folds import ENTITIES
 from xsite.evaluation.leakage import Audit
 from xsite.evaluation.plan import make_plan
 from xsite.evaluation.splits import make_folds
-from xsite.experiment import Experiment, Folds, Model, parse_experiment
+from xsite.experiment import Experiment, parse_experiment
+from xsite.experiment_parts import Folds, Model
 from xsite.learning.checkpoint import save_checkpoint
 from xsite.learning.targets import TargetSpec
 from xsite.phantom.in_memory import simulate_recordings
 from xsite.recording import Recording
 from xsite.runtime.audit import audit_trainings, audit_unseen, check_windows
+from xsite.runtime.fold_job import FoldJob
 from xsite.runtime.held_out import HeldOut
 from xsite.runtime.inputs import Facts, StudyData
 from xsite.runtime.plans import check_model, make_job
 from xsite.runtime.study import StudyFolder
 from xsite.runtime.training import FoldOutcome
 from xsite.runtime.trainings import Trainings
-from xsite.runtime.worker import FoldJob
 
 
 @pytest.fixture(scope="module")

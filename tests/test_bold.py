@@ -12,7 +12,8 @@ from nilearn.signal import clean
 from test_parcels import CENTRES, IMAGE_SHAPE, LABELS, SPACE, grid, soft_maps
 
 from xsite.errors import FormatError, ParcellationError
-from xsite.signals.bold import FD, MOTION, clean_like, clean_parcels, image_to_parcels
+from xsite.signals.bold import image_to_parcels
+from xsite.signals.bold_cleaning import FD, MOTION, clean_like, clean_parcels
 from xsite.signals.parcels import Atlas, save_atlas
 
 N_VOLUMES = 150  # more than two blocks

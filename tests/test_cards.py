@@ -12,7 +12,7 @@ from jobs.models import BASELINES, DEFAULT_OPTIM, MODELS, build_model
 from neurobolt import VU_NAMES, catalogue
 from neurobolt.cards import count_flops, count_parameters, one_window
 from xsite.errors import RecipeError
-from xsite.experiment import Optim
+from xsite.experiment_parts import Optim
 
 
 def documented():

@@ -12,7 +12,7 @@ from jobs.models import BASELINES
 from xsite.data.harmonize import target_scale
 from xsite.errors import RecipeError
 from xsite.learning.targets import TargetSpec, median_scale, side_targets, unseen_global_signal, unseen_target
-from xsite.runtime.scoring import BaselineInput, fit_baseline
+from xsite.runtime.closed_form import BaselineInput, fit_baseline
 
 NAMES = ("Pz", "O1", "O2")
 

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 from xsite.data.cleaning import cleaned
+from xsite.data.site_file import load_site
 from xsite.errors import SiteError
 from xsite.signals.align import Alignment, align
 from xsite.signals.artifact_figures import step_figures
-from xsite.site import Site, load_site
+from xsite.site import Site
 
 SFREQ, T_R, N_VOLUMES, LEAD = 1000.0, 2.0, 40, 6.0
 NAMES = ("Fp1", "TP9", "TP10", "O1", "ECG", "Wire 1", "Wire 2")

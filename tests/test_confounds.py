@@ -15,9 +15,9 @@ from small_site import N_VOLUMES, small_atlas, small_site, write_recording_files
 from xsite.data.bids import find_recordings
 from xsite.data.confounds import read_confounds
 from xsite.data.prepare import prepare_recording
+from xsite.data.site_file import load_site
 from xsite.errors import FormatError, SiteError
-from xsite.signals.bold import FD, MOTION, clean_parcels
-from xsite.site import load_site
+from xsite.signals.bold_cleaning import FD, MOTION, clean_parcels
 
 IMAGE = Path("sub-01_task-rest_space-MNI152NLin2009cAsym_desc-preproc_bold.nii.gz")
 AROMA = Path("sub-01_task-rest_space-MNI152NLin6Asym_desc-smoothAROMAnonaggr_bold.nii.gz")

@@ -8,7 +8,8 @@ import pytest
 from pydantic import ValidationError
 
 from xsite.errors import RecipeError
-from xsite.experiment import Experiment, Optim, load_experiment, parse_experiment
+from xsite.experiment import Experiment, load_experiment, parse_experiment
+from xsite.experiment_parts import Optim
 
 
 def recipe(tmp_path: Path, text: str) -> Path:

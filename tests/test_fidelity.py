@@ -14,7 +14,8 @@ from neurobolt.layers import DropPath
 from neurobolt.spatiotemporal import MaskedGroupNorm
 from neurobolt.spectral import EfficientAttention, LinformerAttention, sinusoid
 from xsite.data.harmonize import harmonize
-from xsite.experiment import Optim, load_experiment
+from xsite.experiment import load_experiment
+from xsite.experiment_parts import Optim
 from xsite.learning.schedule import build_optimizer, learning_rate
 
 RECIPES = Path(__file__).parents[1] / "jobs" / "recipes"

@@ -20,15 +20,17 @@ from xsite.data.store import read_recording, write_recording
 from xsite.data.windows import build_source, window_starts
 from xsite.evaluation.controls import other_subjects_target
 from xsite.evaluation.scoring import ORACLE, Prediction, score_predictions
-from xsite.evaluation.tables import study_summary, subject_scores
-from xsite.experiment import Optim
+from xsite.evaluation.subjects import subject_scores
+from xsite.evaluation.tables import study_summary
+from xsite.experiment_parts import Optim
 from xsite.learning.algorithms import ERM
-from xsite.learning.loop import fit, seed_everything
+from xsite.learning.loop import fit
 from xsite.learning.predict import predict_recording
+from xsite.learning.seeds import seed_everything
 from xsite.learning.targets import TargetSpec, fold_targets, median_scale, unseen_target
 from xsite.reports.parcel_table import parcel_scores, parcel_table
 from xsite.reports.study import write_report
-from xsite.runtime.scoring import BaselineInput
+from xsite.runtime.closed_form import BaselineInput
 
 PARCELS = ("upper left", "upper right", "lower left", "lower right")
 LOWER = [2, 3]

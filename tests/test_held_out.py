@@ -12,16 +12,18 @@ from xsite.data.harmonize import target_scale
 from xsite.errors import RecipeError
 from xsite.evaluation.folds import Fold
 from xsite.evaluation.metrics import pearson_r
-from xsite.evaluation.plan import Plan, Run, Sides
+from xsite.evaluation.plan import Plan, Run
 from xsite.evaluation.scoring import Prediction, score_predictions
+from xsite.evaluation.sides import Sides
 from xsite.experiment import Experiment
 from xsite.learning.predict import predict_recording
 from xsite.learning.targets import TargetSpec
 from xsite.recording import RecordingKey
+from xsite.runtime.closed_form import BaselineInput
 from xsite.runtime.cluster import gather
 from xsite.runtime.held_out import HeldOut, fold_scores, run_figures
 from xsite.runtime.inputs import Facts, StudyData
-from xsite.runtime.scoring import BaselineInput, measured, predictions_of
+from xsite.runtime.scoring import measured, predictions_of
 
 NAMES = ("Fp1", "Cz", "O1", "O2", "T7")
 

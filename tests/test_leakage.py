@@ -22,10 +22,12 @@ from xsite.evaluation import leakage
 from xsite.evaluation.folds import ENTITIES, Fold
 from xsite.evaluation.leakage import Audit, UsedScale, audit_plan
 from xsite.evaluation.leakage_weights import Weights, check_weights
-from xsite.evaluation.plan import Plan, Sides, fold_sides
+from xsite.evaluation.plan import Plan
+from xsite.evaluation.sides import Sides, fold_sides
 from xsite.evaluation.sketches import Sketch, find_alike, sketch_recording
 from xsite.evaluation.splits import make_folds
-from xsite.experiment import Experiment, Folds, parse_experiment
+from xsite.experiment import Experiment, parse_experiment
+from xsite.experiment_parts import Folds
 from xsite.learning.weights import weight_hashes
 from xsite.phantom.habits import HABITS
 from xsite.phantom.in_memory import simulate_recording, simulate_recordings

@@ -16,13 +16,15 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from xsite.data.harmonize import paper_target
-from xsite.data.windows import WindowSource, build_source
+from xsite.data.window_source import WindowSource
+from xsite.data.windows import build_source
 from xsite.errors import RecipeError
-from xsite.experiment import Optim
+from xsite.experiment_parts import Optim
 from xsite.learning.algorithms import ERM, build_algorithm
-from xsite.learning.loop import FitResult, fit, seed_everything
+from xsite.learning.loop import FitResult, fit
 from xsite.learning.predict import predict_recording
 from xsite.learning.schedule import learning_rate
+from xsite.learning.seeds import seed_everything
 from xsite.learning.state import TrainingState
 from xsite.recording import Recording
 

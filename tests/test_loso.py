@@ -22,7 +22,8 @@ from jobs.models import BASELINES, build_model
 from xsite.data.store import read_manifest, rebuild_manifest, write_recording
 from xsite.errors import CheckpointError, FoldError, RecipeError, StoreError
 from xsite.evaluation.scoring import load_predictions
-from xsite.experiment import Data, Experiment, Model, load_experiment
+from xsite.experiment import Experiment, load_experiment
+from xsite.experiment_parts import Data, Model
 from xsite.learning.checkpoint import load_checkpoint
 from xsite.recording import Montage, Parcellation, Recording
 from xsite.runtime.inputs import load_study, select_manifest

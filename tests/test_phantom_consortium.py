@@ -21,13 +21,13 @@ from jobs.cli import run_job
 from site_adapters.phantom_sites import phantom_sites
 from xsite.data.bids import find_recordings
 from xsite.data.prepare import prepare_recording
+from xsite.data.site_file import load_site
 from xsite.errors import RecipeError, SiteError, StoreError
 from xsite.phantom import sites as sites_module
 from xsite.phantom.consortium import Consortium, generate_consortium
 from xsite.phantom.oracle import oracle_r
 from xsite.recording import Recording
 from xsite.signals.parcels import load_atlas
-from xsite.site import load_site
 
 MINUTES = 1.5
 

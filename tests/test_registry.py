@@ -20,7 +20,8 @@ from xsite.data.manifest import data_hash, read_manifest
 from xsite.errors import CheckpointError, FormatError, TrackingError
 from xsite.evaluation.leakage import Audit, Finding
 from xsite.evaluation.plan import Plan, Run
-from xsite.experiment import Data, Experiment, load_experiment
+from xsite.experiment import Experiment, load_experiment
+from xsite.experiment_parts import Data
 from xsite.learning.checkpoint import save_checkpoint
 from xsite.tracking import (
     StudyTracker,

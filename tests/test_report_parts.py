@@ -18,9 +18,11 @@ import pytest
 from test_report import HABITS, Reader, make_study
 
 from xsite.evaluation.folds import ENTITIES
+from xsite.evaluation.json_values import json_safe
 from xsite.evaluation.null_view import null_histograms
 from xsite.evaluation.scoring import Prediction, score_predictions
-from xsite.evaluation.tables import json_safe, study_summary, subject_scores
+from xsite.evaluation.subjects import subject_scores
+from xsite.evaluation.tables import study_summary
 from xsite.reports import audit, chance, downloads, known_sites, methods, transfer
 from xsite.reports import sections as study_sections
 from xsite.reports.answers import answers

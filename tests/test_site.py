@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from xsite.data.site_file import load_site
 from xsite.errors import SiteError
 from xsite.recording import Montage, Parcellation, Recording, RecordingKey
-from xsite.site import Site, load_site
+from xsite.site import Site
 
 FACTS = "name: ours\nsfreq: 5000\nt_r: 2.1\nline_freq: 50\nvolume_marker: R128\n"
 

@@ -12,13 +12,13 @@ from small_site import small_atlas, write_recording_files
 from jobs.site import main
 from xsite.data.marker_looks import look_at
 from xsite.data.site_check import check_site
-from xsite.data.site_file import Fact, site_yaml
+from xsite.data.site_file import Fact, load_site, site_yaml
 from xsite.data.site_guess import guess_site
 from xsite.errors import RecipeError, SiteError
 from xsite.phantom.like import LikeRun, LikeSite, MarkerTrain, write_like
 from xsite.recording import RecordingKey
 from xsite.signals.parcels import load_atlas
-from xsite.site import Site, load_site
+from xsite.site import Site
 
 
 def drafted(root: Path, path: Path) -> tuple[Site, dict[str, Fact]]:

@@ -16,7 +16,8 @@ from xsite.data.harmonize import harmonize, harmonize_eeg
 from xsite.data.spline_plan import CANONICAL, MAX_ANGLE, canonical_montage, spline_plan
 from xsite.data.windows import build_source
 from xsite.errors import ChannelError
-from xsite.experiment import Data, Experiment, parse_experiment
+from xsite.experiment import Experiment, parse_experiment
+from xsite.experiment_parts import Data
 from xsite.phantom.head import dipoles, electrode_positions, leadfield
 from xsite.recording import Montage, Parcellation, Recording, RecordingKey
 from xsite.runtime.inputs import Facts, StudyData, tell_of_filled_channels

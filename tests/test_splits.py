@@ -17,7 +17,8 @@ from xsite.errors import FoldError
 from xsite.evaluation import splits
 from xsite.evaluation.folds import Fold, leave_one_site_out
 from xsite.evaluation.splits import make_folds, within_recording_parts
-from xsite.experiment import Folds, parse_experiment
+from xsite.experiment import parse_experiment
+from xsite.experiment_parts import Folds
 from xsite.learning.targets import TargetSpec, side_targets, training_target, unseen_target, without_test_part
 from xsite.recording import RecordingKey
 

@@ -15,12 +15,15 @@ from torch import Tensor, nn
 from neurobolt.config import NeuroBOLTConfig
 from neurobolt.model import NeuroBOLT
 from xsite.data.harmonize import paper_target
-from xsite.data.windows import WindowSource, build_source
-from xsite.experiment import Optim
+from xsite.data.window_source import WindowSource
+from xsite.data.windows import build_source
+from xsite.experiment_parts import Optim
 from xsite.learning.algorithms import ERM, build_algorithm
-from xsite.learning.loop import FitResult, fit, seed_everything
-from xsite.learning.parameter_stack import UnstackableError
-from xsite.learning.stacked import StackedError, fit_stacked, why_alone
+from xsite.learning.alike import UnstackableError
+from xsite.learning.lane import StackedError
+from xsite.learning.loop import FitResult, fit
+from xsite.learning.seeds import seed_everything
+from xsite.learning.stacked import fit_stacked, why_alone
 from xsite.learning.state import TrainingState
 from xsite.recording import Recording
 

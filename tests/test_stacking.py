@@ -22,15 +22,17 @@ from torch import nn
 
 from xsite.data.residence import Residence
 from xsite.errors import RecipeError
-from xsite.evaluation.plan import RunHasher, Sides
-from xsite.experiment import Experiment, Scale
+from xsite.evaluation.plan import RunHasher
+from xsite.evaluation.sides import Sides
+from xsite.experiment import Experiment
+from xsite.experiment_parts import Scale
 from xsite.learning.checkpoint import load_checkpoint
 from xsite.learning.state import TrainingState
 from xsite.recording import Recording, RecordingKey
-from xsite.runtime import stacking, worker
+from xsite.runtime import job_windows, stacking, worker
 from xsite.runtime.board import Board
+from xsite.runtime.fold_job import FoldJob
 from xsite.runtime.training import train_folds
-from xsite.runtime.worker import FoldJob
 
 STACKED = Experiment(
     optim=OPTIM.model_copy(update={"epochs": 5}), model={"options": {"dropout": 0.0}}, scale=Scale(stack=3)
@@ -120,7 +122,7 @@ def test_recordings_that_folds_share_are_held_once(refs: list[Any], tmp_path: Pa
     assert residences == [Residence("memory", torch.float32)] * 3
     assert len({source.eeg_CT.data_ptr() for pair in pairs for source in pair if source is not None}) == 1
     for one, model, pair in zip(jobs, models, pairs, strict=True):
-        own = worker.sources(one, STACKED, model, torch.device("cpu"))
+        own = job_windows.sources(one, STACKED, model, torch.device("cpu"))
         for mine, theirs in zip(pair, own, strict=True):
             assert mine is not None
             assert theirs is not None

@@ -10,24 +10,18 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from xsite.evaluation.compare import paired_tests
+from xsite.evaluation.compare import compare, paired_tests
+from xsite.evaluation.intervals import t_interval
+from xsite.evaluation.json_values import json_safe
 from xsite.evaluation.metrics import pearson_r
 from xsite.evaluation.nulls import surrogate_p
 from xsite.evaluation.paired import paired_parcels
 from xsite.evaluation.parcels import max_p
 from xsite.evaluation.scoring import ORACLE, SCORE_COLUMNS, Prediction, score_predictions
-from xsite.evaluation.surrogates import study_nulls
-from xsite.evaluation.tables import (
-    compare,
-    intervals,
-    json_safe,
-    null_means,
-    overall,
-    study_summary,
-    subject_scores,
-    summarize,
-    t_interval,
-)
+from xsite.evaluation.site_rows import intervals, overall, summarize
+from xsite.evaluation.subjects import subject_scores
+from xsite.evaluation.surrogates import null_means, study_nulls
+from xsite.evaluation.tables import study_summary
 from xsite.recording import RecordingKey
 
 ROW = {"site", "model", "control", "n_subjects", "n_seeds", "n_volumes", "r_mean", "ci_low", "ci_high", "few", "p_null"}

@@ -13,11 +13,13 @@ from neurobolt.batch import EegBatch
 from neurobolt.channels import VU_NAMES
 from neurobolt.config import NeuroBOLTConfig
 from neurobolt.model import NeuroBOLT
-from xsite.data.windows import Batch, build_source
+from xsite.data.window_source import Batch
+from xsite.data.windows import build_source
 from xsite.errors import RecipeError
-from xsite.experiment import Optim
+from xsite.experiment_parts import Optim
 from xsite.learning.algorithms import ERM
-from xsite.learning.loop import compiled, fit, seed_everything
+from xsite.learning.loop import compiled, fit
+from xsite.learning.seeds import seed_everything
 from xsite.learning.throughput import Arithmetic, Clock, count_training_flops, matmul_peak
 
 CPU = torch.device("cpu")

@@ -16,15 +16,17 @@ from test_loop import LogPower
 from torch import nn
 
 from xsite.errors import ClusterError, RecipeError
-from xsite.experiment import Experiment, Optim, Scale
+from xsite.experiment import Experiment
+from xsite.experiment_parts import Optim, Scale
 from xsite.learning.algorithms import ERM
 from xsite.learning.checkpoint import load_checkpoint
-from xsite.learning.loop import FitResult, fit, seed_everything
+from xsite.learning.loop import FitResult, fit
+from xsite.learning.seeds import seed_everything
 from xsite.learning.targets import TargetSpec
 from xsite.recording import Recording
-from xsite.runtime import worker
+from xsite.runtime import job_windows, worker
+from xsite.runtime.fold_job import FoldJob
 from xsite.runtime.training import FoldOutcome, train_folds
-from xsite.runtime.worker import FoldJob
 
 pytestmark = pytest.mark.ray
 OPTIM = Optim(epochs=3, warmup_epochs=1, batch_size=16, lr=3e-3)
@@ -75,7 +77,7 @@ def in_this_process(job: FoldJob, experiment: Experiment) -> FitResult:
     seed_everything(*job.seed)
     names, parcels = job.config["ch_names"], job.config["parcels"]
     model = build("small", "", experiment.model.options, ch_names=names, n_outputs=len(parcels))
-    train, val = worker.sources(job, experiment, model, torch.device("cpu"))
+    train, val = job_windows.sources(job, experiment, model, torch.device("cpu"))
     result = fit(ERM(model), train, val, experiment.optim, seed=job.seed[0])
     torch.set_num_threads(threads)
     return result

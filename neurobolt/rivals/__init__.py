@@ -1,7 +1,8 @@
 """NeuroBOLT's rivals behind its interface: one architecture per file, written from the publications."""
 
 from neurobolt.rivals import beira, biot, cnn_transformer, eegnet, ffcl, labram, lag_tokens, siren, st_transformer
-from neurobolt.rivals.base import Rival, RivalConfig, RivalEntry
+from neurobolt.rivals.base import Rival, RivalEntry
+from neurobolt.rivals.config import RivalConfig
 
 RIVALS: dict[str, RivalEntry] = {
     "labram": RivalEntry(labram.LaBraM, labram.PRESETS, labram.CARD),

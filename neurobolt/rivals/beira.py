@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from neurobolt.cards import ModelCard
-from neurobolt.rivals.base import Rival, RivalConfig, in_slots
+from neurobolt.rivals.base import Rival, in_slots
+from neurobolt.rivals.config import RivalConfig
 
 
 @dataclass(frozen=True)

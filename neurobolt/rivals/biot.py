@@ -15,7 +15,8 @@ from neurobolt.batch import Batch
 from neurobolt.cards import ModelCard
 from neurobolt.config import NeuroBOLTConfig
 from neurobolt.layers import mean_over_tokens
-from neurobolt.rivals.base import Rival, RivalConfig, may_be_padded
+from neurobolt.rivals.base import Rival, may_be_padded
+from neurobolt.rivals.config import RivalConfig
 from neurobolt.rivals.frames import log_scaled, n_frames, spectrogram
 from neurobolt.spectral import SpectralBlock, sinusoid
 

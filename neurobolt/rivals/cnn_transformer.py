@@ -14,7 +14,8 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from neurobolt.cards import ModelCard
-from neurobolt.rivals.base import Rival, RivalConfig, in_slots
+from neurobolt.rivals.base import Rival, in_slots
+from neurobolt.rivals.config import RivalConfig
 from neurobolt.rivals.encoder import EncoderBlock
 from neurobolt.rivals.frames import SpectrogramCNN
 from neurobolt.spectral import sinusoid

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from neurobolt.batch import Batch
 from neurobolt.cards import ModelCard
 from neurobolt.config import NeuroBOLTConfig
-from neurobolt.rivals.base import Rival, RivalConfig, may_be_padded
+from neurobolt.rivals.base import Rival, may_be_padded
+from neurobolt.rivals.config import RivalConfig
 from neurobolt.spatiotemporal import Spatiotemporal
 
 

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from neurobolt.cards import ModelCard
-from neurobolt.rivals.base import Rival, RivalConfig
+from neurobolt.rivals.base import Rival
+from neurobolt.rivals.config import RivalConfig
 
 _FLOOR = 1e-6  # square microvolt: a silent bin has a logarithm
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, ClassVar
 
-from neurobolt.rivals.base import RivalConfig
+from neurobolt.rivals.config import RivalConfig
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,8 @@ from neurobolt.batch import Batch, EegBatch
 from neurobolt.cards import ModelCard
 from neurobolt.channels import Unseen
 from neurobolt.inference import ArrayOrTensor, predict_windows
-from neurobolt.rivals.base import Rival, RivalConfig, RivalEntry, may_be_padded
+from neurobolt.rivals.base import Rival, RivalEntry, may_be_padded
+from neurobolt.rivals.config import RivalConfig
 from neurobolt.x.config import PRESETS, NeuroBOLTXConfig
 from neurobolt.x.electrodes import Electrodes, ElectrodeWeights, electrode_index
 from neurobolt.x.heads import FreeHead, HaemodynamicHead

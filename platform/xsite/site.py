@@ -6,13 +6,10 @@ default, resolved in :mod:`xsite.data.prepare`.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
-
-import yaml
 
 from xsite.errors import SiteError
 from xsite.recording import Bool, Float, RecordingKey
@@ -291,41 +288,3 @@ class Site:
                 problems.append(f"{name} is {getattr(self, name)!r}, expected one of {get_args(TrainEnd)} or nothing")
         if problems:
             raise SiteError(f"site {self.name!r}: " + "; ".join(problems))
-
-
-def load_site(path: str | Path) -> Site:
-    """Read the facts of a private site from a YAML file: no code needed.
-
-    Parameters
-    ----------
-    path : str or Path
-        YAML mapping with the facts of :class:`Site` (readers are the BIDS defaults).
-
-    Raises
-    ------
-    SiteError
-        The file is absent, not a mapping, has unknown keys or lacks one.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise SiteError(f"{path}: no such site file; write one (see README, 'Bring your own site')")
-    try:
-        facts = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise SiteError(f"{path}: not valid YAML: {error}") from error
-    if not isinstance(facts, dict):
-        raise SiteError(f"{path}: expected a mapping of facts such as 't_r: 2.0', found {type(facts).__name__}")
-    known = [f.name for f in fields(Site) if f.name not in ("find_recordings", "read_eeg", "read_bold")]
-    hints = {key: difflib.get_close_matches(str(key), known, n=1) for key in facts if key not in known}
-    unknown = [f"{key!r}" + (f" (did you mean {hint[0]!r}?)" if hint else "") for key, hint in hints.items()]
-    missing = [key for key in ("name", "sfreq", "t_r", "line_freq", "volume_marker") if key not in facts]
-    if unknown or missing:
-        parts = [f"unknown keys: {', '.join(unknown)}"] * bool(unknown) + [f"missing keys: {missing}"] * bool(missing)
-        raise SiteError(f"{path}: " + "; ".join(parts))
-    try:
-        facts["expected"] = Expected(**(facts.get("expected") or {}))
-        for key in ("ch_names", "decoys", "loops", "tasks"):
-            facts[key] = tuple(facts.get(key) or ())
-        return Site(**facts)
-    except (TypeError, SiteError) as error:
-        raise SiteError(f"{path}: {error}") from error

@@ -23,7 +23,7 @@ from nilearn.interfaces.fmriprep.load_confounds_utils import MissingConfoundErro
 from xsite.data.files import check_file, numbers, read_tsv
 from xsite.errors import FormatError
 from xsite.recording import Bool, Float
-from xsite.signals.bold import FD, MOTION
+from xsite.signals.bold_cleaning import FD, MOTION
 from xsite.site import RotationUnit
 
 logger = logging.getLogger(__name__)
@@ -48,7 +48,7 @@ class ConfoundTable:
         NaN allowed; None where the site gives none.
     names : tuple of str, length K
     regressors : tuple of str, optional
-        Those to regress out; None leaves the choice to :func:`xsite.signals.bold.clean_parcels`.
+        Those to regress out; None leaves the choice to :func:`xsite.signals.bold_cleaning.clean_parcels`.
     valid_V : bool array, shape (V,), optional
         False for dummy and scrubbed volumes; None where all count.
     notes : tuple of str

@@ -16,7 +16,7 @@ from scipy.signal import butter, sosfiltfilt
 
 from xsite.data.spline_plan import CANONICAL, SplinePlan, canonical_montage, check_plan, spline_plan
 from xsite.errors import ChannelError
-from xsite.experiment import Channels, Reference
+from xsite.experiment_parts import Channels, Reference
 from xsite.recording import Bool, Recording
 
 __all__ = [

@@ -9,7 +9,8 @@ import numpy as np
 from xsite.data.files import numbers, read_tsv
 from xsite.errors import FormatError
 from xsite.recording import Float, Parcellation
-from xsite.signals.bold import CleanBold, RawParcels, clean_like, clean_parcels, image_to_parcels
+from xsite.signals.bold import RawParcels, image_to_parcels
+from xsite.signals.bold_cleaning import CleanBold, clean_like, clean_parcels
 from xsite.signals.parcels import Atlas
 from xsite.site import BoldRun, RecordingFiles
 

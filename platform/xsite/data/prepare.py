@@ -29,7 +29,8 @@ from xsite.errors import SiteError
 from xsite.recording import Parcellation, Recording
 from xsite.signals.align import Alignment, Repair, align, align_without_markers
 from xsite.signals.artifact_figures import step_figures
-from xsite.signals.bold import CleanBold, RawParcels
+from xsite.signals.bold import RawParcels
+from xsite.signals.bold_cleaning import CleanBold
 from xsite.signals.eeg import CleanEeg
 from xsite.signals.parcels import Atlas
 from xsite.signals.quality import quality_figures

@@ -6,7 +6,6 @@ beyond leave-one-site-out are in :mod:`xsite.evaluation.splits`.
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 import zlib
@@ -20,6 +19,7 @@ import pandas as pd
 
 from xsite.errors import FoldError
 from xsite.recording import RecordingKey
+from xsite.spelling import did_you_mean
 
 ENTITIES = ("site", "subject", "session", "task", "run")
 SIDES = ("train", "val", "test")
@@ -210,8 +210,7 @@ def leave_one_site_out(
         raise FoldError(f"leave-one-site-out: the store has {found}; ingest recordings of at least two sites")
     for site in held_out:
         if site not in by_site:
-            near = difflib.get_close_matches(site, list(by_site), n=1)
-            hint = f" (did you mean {near[0]!r}?)" if near else ""
+            hint = did_you_mean(site, by_site)
             raise FoldError(f"leave-one-site-out: no site {site!r} in the store{hint}; sites are {sorted(by_site)}")
     return [_fold(by_site, site, val_fraction, seed) for site in (held_out or sorted(by_site))]
 

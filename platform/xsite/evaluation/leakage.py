@@ -16,7 +16,8 @@ import numpy as np
 
 from xsite.errors import LeakageError
 from xsite.evaluation.folds import HAEMODYNAMIC_S, WITHIN_RECORDING, Fold, Segments
-from xsite.evaluation.plan import ORACLE, Plan, Sides
+from xsite.evaluation.plan import ORACLE, Plan
+from xsite.evaluation.sides import Sides
 from xsite.evaluation.sketches import Likeness, Sketch, find_alike
 from xsite.experiment import Experiment
 from xsite.recording import Float, RecordingKey

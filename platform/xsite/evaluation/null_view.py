@@ -29,7 +29,7 @@ def null_histograms(
     Parameters
     ----------
     rows, overall : sequence of mapping
-        Of :func:`xsite.evaluation.tables.summarize` and :func:`xsite.evaluation.tables.overall`.
+        Of :func:`xsite.evaluation.site_rows.summarize` and :func:`xsite.evaluation.site_rows.overall`.
     nulls : mapping of kind to (label to array, shape (N,))
 
     Returns

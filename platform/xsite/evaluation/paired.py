@@ -24,7 +24,7 @@ def main_rival(model: str, rows: Sequence[Mapping[str, Any]], trained: Sequence[
     ----------
     model : str
     rows : sequence of mapping
-        Of :func:`xsite.evaluation.tables.summarize`.
+        Of :func:`xsite.evaluation.site_rows.summarize`.
     trained : sequence of str
         Labels of the study's trained variants: they are compared with one another elsewhere.
     """

@@ -14,37 +14,29 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
 from typing import Any, Literal, get_args
 
 import pandas as pd
 
 from xsite.errors import FoldError, FormatError
-from xsite.evaluation.folds import ENTITIES, Fold, Segments, manifest_keys
-from xsite.experiment import Experiment, Selection
+from xsite.evaluation.folds import Fold, manifest_keys
+from xsite.evaluation.sides import (
+    NESTED,
+    Sides,
+    fold_sides,
+    inner_sides,
+    segments_to_dict,
+    sides_from_dict,
+    sides_to_dict,
+)
+from xsite.experiment import Experiment
+from xsite.experiment_parts import Selection
 from xsite.recording import RecordingKey
 
 Purpose = Literal["inner", "fold", "control", "final"]
 PURPOSES: tuple[Purpose, ...] = get_args(Purpose)
-NESTED: Selection = "leave-one-site-out-val"
 ORACLE: Selection = "oracle"
 FINAL = "final"
-Keys = tuple[RecordingKey, ...]
-
-
-@dataclass(frozen=True)
-class Sides:
-    """Who trains, who stops the training, and whose error is only noted (and read by a rule that selects later)."""
-
-    train: Keys
-    val: Keys = ()
-    watch: tuple[tuple[str, Keys], ...] = ()
-    segments: Segments | None = None
-
-    @property
-    def keys(self) -> Keys:
-        """Recordings that decide the weights."""
-        return (*self.train, *self.val)
 
 
 @dataclass(frozen=True)
@@ -108,7 +100,7 @@ class Plan:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for ``plan.json``."""
-        sides = {label: _sides_to_dict(sides) for label, sides in self.sides.items()}
+        sides = {label: sides_to_dict(sides) for label, sides in self.sides.items()}
         runs = [vars(run) for run in self.runs]
         return {"hash": self.hash, "selection": self.selection, "runs": runs, "sides": sides}
 
@@ -122,7 +114,7 @@ class Plan:
             Keys are missing, or the runs do not have the hash that stands there: the file was altered.
         """
         try:
-            sides = {label: _sides_from_dict(one) for label, one in content["sides"].items()}
+            sides = {label: sides_from_dict(one) for label, one in content["sides"].items()}
             plan = cls(tuple(Run(**run) for run in content["runs"]), sides, content["selection"])
         except (KeyError, TypeError, ValueError) as error:
             raise FormatError(f"{source}: no readable plan ({error!r}); run neurobolt loso again") from error
@@ -183,48 +175,6 @@ def _blocks(
     ]
 
 
-def fold_sides(experiment: Experiment, folds: Sequence[Fold]) -> dict[str, Sides]:
-    """Sides of the folds: rules that select elsewhere need no validation subjects, and let them train.
-
-    Raises
-    ------
-    FoldError
-        Such a rule, and folds that cut recordings.
-    """
-    if experiment.select_on == "train-site-val":
-        return {fold.held_out: Sides(fold.train, fold.val, segments=fold.segments) for fold in folds}
-    if cut := [fold.held_out for fold in folds if fold.segments is not None]:
-        raise FoldError(f"select_on {experiment.select_on} needs whole recordings; {cut[0]!r} cuts one: train-site-val")
-    return {fold.held_out: Sides(tuple(sorted((*fold.train, *fold.val)))) for fold in folds}
-
-
-def inner_sides(folds: Sequence[Fold], groups: Sequence[Fold]) -> dict[str, Sides]:
-    """Inner runs: each trains without two held-out groups and is watched at both, one run for both.
-
-    Raises
-    ------
-    FoldError
-        Fewer than three groups, or the groups overlap, so that leaving two out is not the same from both sides.
-    """
-    if len(groups) < 3:
-        names = ", ".join(fold.held_out for fold in groups)
-        raise FoldError(f"select_on {NESTED} needs three held-out groups or more, to train on one; there are: {names}")
-    wanted = {fold.held_out for fold in folds}
-    found: dict[str, Sides] = {}
-    for a, b in combinations(sorted(groups, key=lambda fold: fold.held_out), 2):
-        if not wanted & {a.held_out, b.held_out}:
-            continue
-        without_a, without_b = ({*fold.train, *fold.val} - {*other.test} for fold, other in ((a, b), (b, a)))
-        if without_a != without_b or not without_a or {*a.test} & {*b.test}:
-            raise FoldError(
-                f"select_on {NESTED}: the folds {a.held_out!r} and {b.held_out!r} do not train on one another's test "
-                "side, so no run can be inner fold of both; use a leave-one-out scheme, or select_on train-site-val"
-            )
-        watch = ((a.held_out, a.test), (b.held_out, b.test))
-        found[f"{a.held_out}+{b.held_out}"] = Sides(tuple(sorted(without_a)), (), watch)
-    return found
-
-
 def nested_runs(n_sites: int, n_configurations: int = 1) -> int:
     """Trainings of a nested study without the final model: ``S + S (S - 1) / 2`` per configuration."""
     return n_configurations * (n_sites + n_sites * (n_sites - 1) // 2)
@@ -277,7 +227,7 @@ class RunHasher:
             "ch_names": self._shared() if experiment.data.channels == "common" else [],
             "parcellation": self.parcellation,
             "control": control,
-            "segments": _segments_to_dict(sides.segments),
+            "segments": segments_to_dict(sides.segments),
         }
         return hashlib.sha256(json.dumps([parts, own], sort_keys=True).encode()).hexdigest()[:16]
 
@@ -286,32 +236,3 @@ class RunHasher:
 
     def _shared(self) -> list[str]:
         return sorted(frozenset.intersection(*self.ch_names))
-
-
-def _sides_to_dict(sides: Sides) -> dict[str, Any]:
-    watch = {label: _rows(keys) for label, keys in sides.watch}
-    plain = {"train": _rows(sides.train), "val": _rows(sides.val), "watch": watch}
-    return plain | {"segments": _segments_to_dict(sides.segments)}
-
-
-def _sides_from_dict(content: Mapping[str, Any]) -> Sides:
-    watch = tuple((label, _keys(rows)) for label, rows in content["watch"].items())
-    segments = content["segments"] and {
-        side: {RecordingKey(*row): (int(start), int(stop)) for row, start, stop in spans}
-        for side, spans in content["segments"].items()
-    }
-    return Sides(_keys(content["train"]), _keys(content["val"]), watch, segments)
-
-
-def _segments_to_dict(segments: Segments | None) -> dict[str, list[Any]] | None:
-    if segments is None:
-        return None
-    return {side: sorted([*_rows([key]), *span] for key, span in spans.items()) for side, spans in segments.items()}
-
-
-def _rows(keys: Iterable[RecordingKey]) -> list[list[str]]:
-    return [[getattr(key, name) for name in ENTITIES] for key in keys]
-
-
-def _keys(rows: Iterable[Sequence[str]]) -> Keys:
-    return tuple(RecordingKey(*row) for row in rows)

@@ -6,21 +6,20 @@ Both scans of a subject always stand on one side, and selection sees training si
 
 from __future__ import annotations
 
-import difflib
 import math
-import re
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from xsite.errors import FoldError
-from xsite.evaluation.folds import ENTITIES, WITHIN_RECORDING, Fold, leave_one_site_out, manifest_keys
-from xsite.experiment import Folds
+from xsite.evaluation.columns import check_labels, column_values, row_key, safe_label
+from xsite.evaluation.folds import WITHIN_RECORDING, Fold, leave_one_site_out, manifest_keys
+from xsite.experiment_parts import Folds
 from xsite.recording import RecordingKey
+from xsite.spelling import did_you_mean
 
 Keys = Sequence[RecordingKey]
 
@@ -62,41 +61,15 @@ def _by_column(manifest: pd.DataFrame, spec: Folds, seed: int) -> list[Fold]:
     if len(known) < 2:
         raise FoldError(f"leave-one-out by {spec.column}: all recordings have {spec.column} = {known}; two are needed")
     chosen = _chosen(spec, known)
-    _check_labels(spec.column, chosen)
+    check_labels(spec.column, chosen)
     folds = []
     for value in chosen:
         test = [key for key, own in values.items() if own == value]
         people = {key.subject_id for key in test}
         rest = [key for key, own in values.items() if own != value and key.subject_id not in people]
-        fold = _selected(spec, seed, rest, test, f"{spec.column}={_safe(value)}", spec.column)
+        fold = _selected(spec, seed, rest, test, f"{spec.column}={safe_label(value)}", spec.column)
         folds.append(replace(fold, selector=value))
     return folds
-
-
-def column_values(manifest: pd.DataFrame, column: str) -> dict[RecordingKey, str]:
-    """Value of a manifest column of every usable recording, as text (3.0 is ``3``).
-
-    Raises
-    ------
-    FoldError
-        There is no such column (those that exist are listed), or recordings have no value in it.
-    """
-    if column not in manifest:
-        near = difflib.get_close_matches(column, list(manifest.columns), n=1)
-        hint = f" (did you mean {near[0]!r}?)" if near else ""
-        listed = [str(name) for name in manifest.columns if manifest[name].nunique() > 1 and name != "path"]
-        raise FoldError(
-            f"leave-one-out: the manifest has no column {column!r}{hint}; columns with more than one value are {listed}"
-        )
-    rows = {_row_key(row): _text(row[column]) for row in manifest.to_dict("records")}
-    values = {key: rows[key] for key in manifest_keys(manifest)}
-    unknown = sorted({key.site for key, value in values.items() if not value})
-    if unknown:
-        raise FoldError(
-            f"leave-one-out by {column}: recordings of {', '.join(unknown)} have no {column}, and might belong to what "
-            "is held out; name the sites that have one in data.sites"
-        )
-    return values
 
 
 def _by_subject(manifest: pd.DataFrame, spec: Folds, seed: int) -> list[Fold]:
@@ -143,7 +116,7 @@ def _official(manifest: pd.DataFrame, spec: Folds, seed: int) -> list[Fold]:
 def _within_recording(manifest: pd.DataFrame, spec: Folds, seed: int) -> list[Fold]:
     """One fold per recording: training, validation and test are stretches of the same 20 minutes."""
     del seed
-    sizes = {_row_key(row): (int(row["n_volumes"]), float(row["t_r"])) for row in manifest.to_dict("records")}
+    sizes = {row_key(row): (int(row["n_volumes"]), float(row["t_r"])) for row in manifest.to_dict("records")}
     keys = {str(key): key for key in manifest_keys(manifest)}
     folds = []
     for name in _chosen(spec, list(keys)):
@@ -254,37 +227,9 @@ def _two_sites(keys: Keys, scheme: str) -> list[str]:
 def _chosen(spec: Folds, known: Sequence[str]) -> Sequence[str]:
     unknown = [name for name in spec.held_out if name not in known]
     if unknown:
-        near = difflib.get_close_matches(unknown[0], known, n=1)
-        hint = f" (did you mean {near[0]!r}?)" if near else ""
+        hint = did_you_mean(unknown[0], known)
         raise FoldError(f"{spec.scheme}: folds.held_out names {unknown}{hint}, which is none of {list(known)[:40]}")
     return spec.held_out or known
-
-
-def _row_key(row: Mapping[Any, Any]) -> RecordingKey:
-    return RecordingKey(*(_text(row.get(name)) for name in ENTITIES))
-
-
-def _text(value: Any) -> str:
-    if value is None or (isinstance(value, float) and math.isnan(value)) or value is pd.NA:
-        return ""
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _check_labels(column: str, values: Sequence[str]) -> None:
-    """Refuse values whose labels would be one: two spellings of one thing must not stand on two sides either."""
-    by_label: dict[str, list[str]] = {}
-    for value in values:
-        by_label.setdefault(_safe(value), []).append(value)
-    if alike := next((own for own in by_label.values() if len(own) > 1), None):
-        raise FoldError(
-            f"leave-one-out by {column}: {' and '.join(map(repr, alike))} would both be called "
-            f"'{column}={_safe(alike[0])}'; give them one spelling in the sites' descriptions if they are one thing, "
-            "and names that differ in more than spaces and signs if they are not"
-        )
-
-
-def _safe(value: str) -> str:
-    return re.sub(r"[^A-Za-z0-9.+-]+", "-", value)
 
 
 _SCHEMES: dict[str, Callable[[pd.DataFrame, Folds, int], list[Fold]]] = {

@@ -8,174 +8,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from xsite.evaluation.collapse import GLOBAL_SIGNAL, collapse_rows
-from xsite.evaluation.compare import FEW, compare, rank_models
+from xsite.evaluation.compare import compare, rank_models
 from xsite.evaluation.figures import site_figures
 from xsite.evaluation.generalization import id_ood
-from xsite.evaluation.intervals import FEW_SITES, few_sites_warning, site_interval, t_interval
+from xsite.evaluation.json_values import json_safe
 from xsite.evaluation.null_view import null_histograms
-from xsite.evaluation.nulls import null_band, surrogate_p
 from xsite.evaluation.paired import NO_RIVALS, paired_parcels
 from xsite.evaluation.parcels import parcel_rows
-from xsite.evaluation.scoring import ORACLE, Prediction
+from xsite.evaluation.scoring import Prediction
 from xsite.evaluation.selection import SELECTED
-from xsite.evaluation.subjects import subject_scores
-from xsite.evaluation.surrogates import Label, Nulls, null_means, over_folds, study_nulls
-from xsite.recording import Float
+from xsite.evaluation.site_rows import Basis, intervals, overall, site_rows
+from xsite.evaluation.surrogates import study_nulls
 
-__all__ = [
-    "FEW",
-    "Label",
-    "compare",
-    "intervals",
-    "json_safe",
-    "null_means",
-    "overall",
-    "study_summary",
-    "subject_scores",
-    "summarize",
-    "t_interval",
-]
 ALWAYS = ("zero", GLOBAL_SIGNAL, "ridge")
 """Rows that a sceptic looks for first."""
-
-
-@dataclass(frozen=True)
-class _Basis:
-    """Who selected, and what each model knew of the held-out site."""
-
-    selection: str
-    access: str
-    access_of: Mapping[str, str] = field(default_factory=dict)
-
-    def of(self, *models: str) -> dict[str, str]:
-        """Columns of a row about these models; two levels are both named."""
-        levels = dict.fromkeys(self.access_of.get(model, self.access) for model in models)
-        return {"selection": self.selection, "access": " against ".join(levels)}
-
-
-def summarize(
-    scores: pd.DataFrame,
-    predictions: Sequence[Prediction],
-    *,
-    surrogates: int = 1000,
-    seed: int = 0,
-    selection: str = "train-site-val",
-    access: str = "none",
-) -> list[dict[str, Any]]:
-    """One row per held-out site, model and control: the rows of ``summary.json``.
-
-    Parameters
-    ----------
-    scores : DataFrame
-        Of :func:`xsite.evaluation.scoring.score_predictions`.
-    predictions : sequence of Prediction
-        The same recordings; their measured targets make the surrogates.
-    surrogates, seed : int
-    selection, access : str
-        As in :func:`study_summary`.
-
-    Returns
-    -------
-    list of dict
-        ``site, model, control, n_subjects, n_seeds, n_volumes, r_mean, ci_low, ci_high, few, r_partial_mean, r2_mean,
-        oracle_r_mean, mse_mean, p_null, p_shift, unit, selection, access``. ``r_mean`` is None for a constant
-        prediction (then the p-values are 1), ``oracle_r_mean`` where no truth is known. ``p_null`` is against
-        phase-randomised, ``p_shift`` against circularly shifted surrogates.
-    """
-    phase, shift = (study_nulls(predictions, surrogates=surrogates, seed=seed, kind=k) for k in ("phase", "shift"))
-    return _rows(scores, phase, shift, _Basis(selection, access))
-
-
-def _rows(scores: pd.DataFrame, phase: Nulls, shift: Nulls, basis: _Basis) -> list[dict[str, Any]]:
-    subjects = subject_scores(scores)
-    oracle = subjects[subjects["model"] == ORACLE].groupby("site")["r"].mean()
-    rows = []
-    for (site, model, control), group in subjects[subjects["model"] != ORACLE].groupby(
-        ["site", "model", "control"], sort=False
-    ):
-        label = str(site), str(model), bool(control)
-        r_mean, low, high = t_interval(group["r"])
-        rows.append(
-            {
-                "site": label[0],
-                "model": label[1],
-                "control": label[2],
-                "n_subjects": len(group),
-                "n_seeds": int(group["n_seeds"].max()),
-                "n_volumes": int(group["n_volumes"].sum()),
-                "r_mean": r_mean,
-                "ci_low": low,
-                "ci_high": high,
-                "few": len(group) < FEW,
-                "r_partial_mean": float(group["r_partial"].mean()),
-                "r2_mean": float(group["r2"].mean()),
-                "oracle_r_mean": float(oracle.get(site, math.nan)),
-                "mse_mean": float(group["mse"].mean()),
-                "p_null": surrogate_p(r_mean, phase.means.get(label, np.empty(0))),
-                "p_shift": surrogate_p(r_mean, shift.means.get(label, np.empty(0))),
-                "unit": "subjects",
-                **basis.of(label[1]),
-            }
-        )
-    plain: list[dict[str, Any]] = json_safe(rows)
-    return plain
-
-
-def intervals(scores: pd.DataFrame, nulls: Mapping[Label, Float] | None = None) -> pd.DataFrame:
-    """Mean r per site, model and control with its 95 % t-interval over subjects; ``few`` marks fewer than five.
-
-    ``null_low`` and ``null_high`` are the 95 % band of the row's surrogates (of :func:`null_means`), where given.
-    """
-    rows = []
-    for (site, model, control), group in subject_scores(scores).groupby(["site", "model", "control"], sort=False):
-        mean, low, high = t_interval(group["r"])
-        band = null_band((nulls or {}).get((str(site), str(model), bool(control)), np.empty(0)))
-        row = {"site": site, "model": model, "control": bool(control), "n_subjects": len(group), "r_mean": mean}
-        row |= {"ci_low": low, "ci_high": high, "few": len(group) < FEW, "null_low": band[0], "null_high": band[1]}
-        rows.append(row | {"unit": "subjects"})
-    return pd.DataFrame(rows)
-
-
-def overall(
-    scores: pd.DataFrame, nulls: Mapping[Label, Float], shifted: Mapping[Label, Float] | None = None
-) -> list[dict[str, Any]]:
-    """Each model over all sites: mean of the site means, interval over sites, and the band of its own surrogates.
-
-    ``ci_low, ci_high`` (t over site means) are about the next site, ``here_low, here_high`` (Welch) about exactly these
-    sites. p-values and band are of a null that is wider than that of independent folds, because a site that is tested
-    here trains the models tested elsewhere (:func:`xsite.evaluation.surrogates.over_folds`). ``inside_band`` answers
-    the control's question: is the mean where chance would put it in 95 of 100 cases? A site where a model says nothing
-    counts as 0, unless it says nothing anywhere.
-    """
-    rows = []
-    for (model, control), group in subject_scores(scores).groupby(["model", "control"], sort=False):
-        label = str(model), bool(control)
-        filled = group["r"].fillna(0.0) if group["r"].notna().any() else group["r"]
-        of_site = [values.tolist() for _, values in filled.groupby(group["site"], sort=False)]
-        there, here = site_interval(of_site), site_interval(of_site, method="welch")
-        known = [nulls[found] for site in group["site"].unique() if (found := (str(site), *label)) in nulls]
-        null = over_folds(known) if known else np.empty(0)
-        band, n_sites = null_band(null), len(of_site)
-        row = {"model": model, "control": label[1], "n_sites": n_sites, "r_mean": there.mean}
-        row |= {"n_subjects": len(group), "ci_low": there.low, "ci_high": there.high}
-        row |= {"few": n_sites < FEW, "p_null": surrogate_p(there.mean, null)}
-        row |= {"null_low": band[0], "null_high": band[1], "here_low": here.low, "here_high": here.high}
-        row["inside_band"] = bool(band[0] <= there.mean <= band[1]) if math.isfinite(there.mean) and known else None
-        row |= {"few_sites": n_sites < FEW_SITES, "warning": few_sites_warning(n_sites), "unit": "sites"}
-        if shifted is not None:
-            moved = [shifted[found] for site in group["site"].unique() if (found := (str(site), *label)) in shifted]
-            row["p_shift"] = surrogate_p(there.mean, over_folds(moved) if moved else np.empty(0))
-        sites = group.groupby("site", sort=False)[["r_partial", "r2", "mse"]].mean().mean()
-        row |= {f"{name}_mean": float(value) for name, value in sites.items()}
-        rows.append(row)
-    return rows
 
 
 def study_summary(
@@ -195,12 +46,13 @@ def study_summary(
     figures: pd.DataFrame | None = None,
     id_scores: pd.DataFrame | None = None,
 ) -> dict[str, Any]:
-    """Everything that ``summary.json`` holds; ``rows`` is what :func:`summarize` gives.
+    """Everything that ``summary.json`` holds; ``rows`` is what :func:`~xsite.evaluation.site_rows.summarize` gives.
 
     Parameters
     ----------
     scores, predictions, surrogates, seed
-        As in :func:`summarize`. Scores of several seeds are averaged recording by recording first.
+        As in :func:`~xsite.evaluation.site_rows.summarize`. Scores of several seeds are averaged recording by
+        recording first.
     model : str
         The trained model that the study is about.
     rivals : sequence of str
@@ -231,10 +83,10 @@ def study_summary(
         ``figures``, ``id_ood``, ``nulls``, ``warnings`` and what they rest on (``basis``); NaN has become None.
     """
     phase, shift = (study_nulls(predictions, surrogates=surrogates, seed=seed, kind=k) for k in ("phase", "shift"))
-    basis = _Basis(selection, access, access_of or {})
+    basis = Basis(selection, access, access_of or {})
     known = set(scores.loc[~scores["control"].astype(bool), "model"])
     pairs = [compare(scores, model, rival) for rival in rivals if {model, rival} <= known and rival != model]
-    rows = _rows(scores, phase, shift, basis)
+    rows = site_rows(scores, phase, shift, basis)
     sites = site_figures(figures).assign(unit="subjects").to_dict("records") if figures is not None else []
     gaps = [row | {"unit": "sites"} for row in id_ood(id_scores, scores)] if id_scores is not None else []
     content: dict[str, Any] = {
@@ -265,7 +117,7 @@ def study_summary(
     return plain
 
 
-def _named(rows: Sequence[Mapping[Any, Any]], basis: _Basis) -> list[dict[Any, Any]]:
+def _named(rows: Sequence[Mapping[Any, Any]], basis: Basis) -> list[dict[Any, Any]]:
     """Rows about a ``model``, or about ``a`` minus ``b``, with what they rest on."""
     return [{**row, **(basis.of(row["model"]) if "model" in row else basis.of(row["a"], row["b"]))} for row in rows]
 
@@ -298,7 +150,7 @@ def _rests_on(
     }
 
 
-def _warnings(content: Mapping[str, Any], known: set[str], basis: _Basis) -> list[str]:
+def _warnings(content: Mapping[str, Any], known: set[str], basis: Basis) -> list[str]:
     """What a report must say beside its tables."""
     audit = content["leakage"] or {"verdict": "pass"}
     found = [audit["sentence"]] if audit["verdict"] != "pass" else []
@@ -319,20 +171,3 @@ def _warnings(content: Mapping[str, Any], known: set[str], basis: _Basis) -> lis
         )
     found += [f"Collapsed: {row['line']}." for row in content["collapsed"]]
     return [sentence for sentence in found if sentence]
-
-
-def json_safe(value: Any) -> Any:
-    """Plain JSON types; what is not finite becomes None, since JSON knows no NaN."""
-    if isinstance(value, Mapping):
-        return {str(key): json_safe(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [json_safe(item) for item in value]
-    if isinstance(value, np.ndarray):
-        return json_safe(value.tolist())
-    if isinstance(value, bool | np.bool_):
-        return bool(value)
-    if isinstance(value, int | np.integer):
-        return int(value)
-    if isinstance(value, float | np.floating):
-        return float(value) if math.isfinite(value) else None
-    return value

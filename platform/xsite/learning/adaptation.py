@@ -30,9 +30,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from xsite.data.windows import WindowSource
+from xsite.data.window_source import WindowSource
 from xsite.errors import CheckpointError, RecipeError
-from xsite.experiment import Adapt
+from xsite.experiment_parts import Adapt
 from xsite.recording import Bool
 
 Eeg = NDArray[np.float32]

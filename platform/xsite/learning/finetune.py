@@ -17,14 +17,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from xsite.data.windows import WindowSource, build_source
+from xsite.data.window_source import WindowSource
+from xsite.data.windows import build_source
 from xsite.errors import RecipeError
 from xsite.evaluation.folds import HAEMODYNAMIC_S
-from xsite.experiment import Experiment, Optim
+from xsite.experiment import Experiment
+from xsite.experiment_parts import Optim
 from xsite.learning.adaptation import input_alignment
 from xsite.learning.algorithms.erm import squared_error
-from xsite.learning.loop import fit, seed_everything
+from xsite.learning.loop import fit
 from xsite.learning.predict import channel_index_for, input_channels
+from xsite.learning.seeds import seed_everything
 from xsite.learning.targets import TargetSpec, unseen_target
 from xsite.recording import Float, Recording
 

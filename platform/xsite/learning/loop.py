@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import os
-import random
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -23,12 +22,14 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from xsite.data.sampling import batches, epoch_indices, n_batches
-from xsite.data.windows import moved
+from xsite.data.window_source import on_device
 from xsite.errors import RecipeError
-from xsite.experiment import Optim
+from xsite.experiment_parts import Optim
 from xsite.learning.algorithms.erm import squared_error
+from xsite.learning.epoch_end import bad_train_loss, bad_val_loss, concluded, untrained
 from xsite.learning.hooks import Averaging, KnowsSites, Stepping, Timed, own_parameters
 from xsite.learning.schedule import build_optimizer, learning_rate, set_learning_rate
+from xsite.learning.seeds import seed_everything
 from xsite.learning.state import TrainingState, cpu_state, optimizer_tensors, restore_optimizer
 from xsite.learning.throughput import COUNTED_WINDOWS, Arithmetic, Clock, peak_memory
 
@@ -40,7 +41,7 @@ OnEpoch = Callable[[Metrics, Callable[[], TrainingState]], None]
 
 
 class Windows(Protocol):
-    """What the loop needs of a :class:`xsite.data.windows.WindowSource`."""
+    """What the loop needs of a :class:`xsite.data.window_source.WindowSource`."""
 
     def __len__(self) -> int: ...
 
@@ -125,19 +126,6 @@ def no_windows(algorithm: nn.Module) -> str:
     return f"the training recordings hold no complete EEG window{length}: check volume_onsets and eeg_valid"
 
 
-def mixed_seed(*parts: int) -> int:
-    """One seed of 32 bits from several integers together."""
-    return int(np.random.SeedSequence(parts).generate_state(1)[0])
-
-
-def seed_everything(*parts: int) -> None:
-    """Seed Python, NumPy and torch from several integers together."""
-    seed = mixed_seed(*parts)
-    random.seed(seed)
-    np.random.seed(seed)  # a model of somebody else may use the global generator
-    torch.manual_seed(seed)
-
-
 class _Run:
     """One training under way; ``state`` always describes the last epoch boundary (its tensors lazily)."""
 
@@ -154,7 +142,7 @@ class _Run:
         wrap: Callable[[nn.Module], nn.Module] | None,
         resume: TrainingState | None,
     ) -> None:
-        few = _on_device(train.gather(np.arange(min(len(train), COUNTED_WINDOWS))), device)
+        few = on_device(train.gather(np.arange(min(len(train), COUNTED_WINDOWS))), device)
         self.algorithm, self.train, self.val, self.optim = algorithm.to(device), train, val, optim
         if isinstance(algorithm, KnowsSites):
             seed_everything(seed)  # its own parameters are the same on every rank and after every restart
@@ -164,7 +152,7 @@ class _Run:
         self.optimizer = build_optimizer(self.model, optim)
         if own := list(own_parameters(algorithm)):
             self.optimizer.add_param_group({"params": own, "weight_decay": 0.0, "lr_scale": 1.0})
-        self.state = resume or TrainingState(0, {}, {}, cpu_state(self.model), 0, math.inf, [])
+        self.state = resume or untrained(self.model)
         if resume is not None:
             algorithm.load_state_dict(resume.algorithm)
             restore_optimizer(self.optimizer, resume.optimizer)
@@ -195,25 +183,15 @@ class _Run:
         metrics = self._train(epoch)
         if isinstance(self.algorithm, Averaging):
             self.algorithm.end_epoch(None if self.val is None else partial(self._validate, self.val))
-        if not math.isfinite(metrics["train_loss"]):
-            raise RecipeError(
-                f"the training loss is {metrics['train_loss']} in epoch {epoch + 1}: lower optim.lr (now "
-                f"{self.optim.lr}), set optim.clip (now {self.optim.clip}) or use precision float32"
-            )
-        loss = metrics["train_loss"]
+        if problem := bad_train_loss(metrics["train_loss"], epoch + 1, self.optim):
+            raise RecipeError(problem)
         if self.val is not None:
-            loss = metrics["val_loss"] = self._validate(self.val)
-            if not math.isfinite(loss):
-                raise RecipeError(
-                    f"epoch {epoch + 1}: the validation error is {loss} over {len(self.val)} windows: without windows, "
-                    "choose other folds; with windows, lower optim.lr or set optim.clip"
-                )
+            metrics["val_loss"] = self._validate(self.val)
+            if problem := bad_val_loss(metrics["val_loss"], epoch + 1, len(self.val)):
+                raise RecipeError(problem)
         metrics["seconds"] = time.perf_counter() - started
         metrics = {"epoch": epoch + 1, **metrics, **peak_memory(self.device)}
-        better = self.val is None or loss < self.state.best_loss or epoch == 0
-        kept = (cpu_state(self.model), epoch + 1, loss) if better else None
-        best, best_epoch, best_loss = kept or (self.state.best, self.state.best_epoch, self.state.best_loss)
-        self.state = TrainingState(epoch + 1, {}, {}, best, best_epoch, best_loss, [*self.state.history, metrics])
+        self.state = concluded(self.state, metrics, self.model)
         return metrics
 
     def _train(self, epoch: int) -> Metrics:
@@ -225,7 +203,7 @@ class _Run:
         scalars: list[dict[str, Tensor]] = []  # on the device until the epoch is over: reading waits for the step
         n_windows, step = 0, epoch * self.steps_per_epoch
         for index_B in batches(indices, self.optim.batch_size, self.rank, self.world_size):
-            arrays = _on_device(self.train.gather(index_B), self.device)
+            arrays = on_device(self.train.gather(index_B), self.device)
             clock.data_arrived()
             set_learning_rate(
                 self.optimizer, learning_rate(step, optim=self.optim, steps_per_epoch=self.steps_per_epoch)
@@ -266,7 +244,7 @@ class _Run:
         mine = np.arange(len(val))[self.rank :: self.world_size]
         size = max(VALIDATION_BATCH, self.optim.batch_size // self.world_size)
         for start in range(0, len(mine), size):
-            batch, target_BR, mask_BR = _on_device(val.gather(mine[start : start + size]), self.device)
+            batch, target_BR, mask_BR = on_device(val.gather(mine[start : start + size]), self.device)
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.optim.precision == "bfloat16"):
                 predicted_BR = self.model(batch)
             sums += torch.stack(squared_error(predicted_BR, target_BR, mask_BR)).double()
@@ -286,12 +264,6 @@ def compiled(algorithm: nn.Module) -> nn.Module:
     if shutil.which(compiler) is None:
         raise RecipeError(f"optim.compile needs a C++ compiler and {compiler} is not installed: set compile to false")
     return cast("nn.Module", torch.compile(algorithm, dynamic=False))
-
-
-def _on_device(gathered: tuple[Any, Tensor, Tensor], device: torch.device) -> tuple[Any, Tensor, Tensor]:
-    batch, target_BR, mask_BR = gathered
-    there = type(batch)(*(moved(part, device) if isinstance(part, Tensor) else part for part in batch))
-    return there, moved(target_BR, device), moved(mask_BR, device)
 
 
 def _sum_over_ranks(value: Tensor, world_size: int) -> Tensor:

@@ -15,19 +15,14 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from xsite.errors import RecipeError
-from xsite.experiment import Optim
+from xsite.experiment_parts import Optim
 from xsite.learning.algorithms.erm import squared_error
+from xsite.learning.alike import UnstackableError, check_alike, fixed_names, flattened, tensor_of
 from xsite.learning.lane_random import LaneRandom
 from xsite.learning.schedule import build_optimizer
 
 Rows = Sequence[int]
-Lane = tuple[Tensor, Sequence[torch.Generator]]
 _SLOTS = ("exp_avg", "exp_avg_sq")
-
-
-class UnstackableError(RecipeError):
-    """The models do something that cannot be done for several of them at once; one by one they can be trained."""
 
 
 class ParameterStack:
@@ -50,26 +45,26 @@ class ParameterStack:
 
     def __init__(self, algorithms: Sequence[nn.Module], optim: Optim, device: torch.device) -> None:
         self.modules = [algorithm.to(device) for algorithm in algorithms]
-        _check_alike(self.modules)
+        check_alike(self.modules)
         self.optim, self.device, self.template = optim, device, self.modules[0]
         trained = [(name, p) for name, p in self.template.named_parameters() if p.requires_grad]
         self.names = [name for name, _ in trained]
         self.shapes = [p.shape for _, p in trained]
         self.sizes = [p.numel() for _, p in trained]
-        self.flat_KP = torch.stack([_flat(module, self.names) for module in self.modules])
+        self.flat_KP = torch.stack([flattened(module, self.names) for module in self.modules])
         self.moments = {slot: torch.zeros_like(self.flat_KP) for slot in _SLOTS}
         self.step_K = [0] * len(self.modules)
         self.generators = [torch.Generator(device) for _ in self.modules]
-        self.buffers = {name: self._stacked(name) for name in _fixed_names(self.template)}
+        self.buffers = {name: self._stacked(name) for name in fixed_names(self.template)}
         self._read_optimizer()
 
     def _stacked(self, name: str) -> Tensor:
-        return torch.stack([_tensor(module, name).detach().clone() for module in self.modules])
+        return torch.stack([tensor_of(module, name).detach().clone() for module in self.modules])
 
     def _read_optimizer(self) -> None:
         """Learning-rate factor and decay of every column, and the place of each parameter in the optimiser's order."""
         optimizer = build_optimizer(cast("nn.Module", self.template.model), self.optim)
-        place = dict(zip(map(id, self.template.parameters()), _names(self.template), strict=True))
+        place = {id(p): name for name, p in self.template.named_parameters()}
         facts: dict[str, tuple[float, float]] = {}
         for group in optimizer.param_groups:
             facts |= {place[id(p)]: (group["lr_scale"], group["weight_decay"]) for p in group["params"]}
@@ -202,17 +197,17 @@ class ParameterStack:
         for name, part, shape in zip(
             self.names, self.flat_KP[row].split_with_sizes(self.sizes), self.shapes, strict=True
         ):
-            _tensor(module, name).copy_(part.view(shape))
+            tensor_of(module, name).copy_(part.view(shape))
         for name, value in self.buffers.items():
-            _tensor(module, name).copy_(value[row])
+            tensor_of(module, name).copy_(value[row])
         return module
 
     @torch.no_grad()
     def read(self, row: int, optimizer: Mapping[str, Tensor]) -> None:
         """Inverse of :meth:`write_back`, with the moments of a separate run's optimiser."""
-        self.flat_KP[row] = _flat(self.modules[row], self.names)
+        self.flat_KP[row] = flattened(self.modules[row], self.names)
         for name, value in self.buffers.items():
-            value[row] = _tensor(self.modules[row], name)
+            value[row] = tensor_of(self.modules[row], name)
         for slot, moment in self.moments.items():
             moment[row] = self._row_from(optimizer, slot)
         self.step_K[row] = max((int(value) for key, value in optimizer.items() if key.endswith(".step")), default=0)
@@ -278,36 +273,3 @@ def _vmap_may_loop() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "There is a performance drop", UserWarning)
         yield
-
-
-def _names(module: nn.Module) -> list[str]:
-    return [name for name, _ in module.named_parameters()]
-
-
-def _fixed_names(module: nn.Module) -> list[str]:
-    frozen = [name for name, p in module.named_parameters() if not p.requires_grad]
-    return [*frozen, *(name for name, _ in module.named_buffers())]
-
-
-def _tensor(module: nn.Module, name: str) -> Tensor:
-    path, _, last = name.rpartition(".")
-    return cast("Tensor", getattr(module.get_submodule(path), last))
-
-
-def _flat(module: nn.Module, names: Sequence[str]) -> Tensor:
-    return torch.cat([_tensor(module, name).detach().reshape(-1) for name in names])
-
-
-def _check_alike(modules: Sequence[nn.Module]) -> None:
-    first = _signature(modules[0])
-    for number, module in enumerate(modules[1:], start=1):
-        if _signature(module) != first:
-            raise UnstackableError(
-                f"models 0 and {number} of a stack differ in architecture: only one model, preset and set of options "
-                "with the same channels and outputs can be stacked; set scale.stack to 1"
-            )
-
-
-def _signature(module: nn.Module) -> tuple[Any, ...]:
-    tensors = [*module.named_parameters(), *module.named_buffers()]
-    return repr(module), [(name, tensor.shape, tensor.dtype, tensor.requires_grad) for name, tensor in tensors]

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from xsite.data.windows import WindowSource, build_source
+from xsite.data.window_source import WindowSource
+from xsite.data.windows import build_source
 from xsite.experiment import Experiment
 from xsite.learning import stacked
 from xsite.learning.algorithms import build_algorithm

@@ -8,7 +8,7 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from xsite.experiment import Optim
+from xsite.experiment_parts import Optim
 
 
 def learning_rate(step: int, *, optim: Optim, steps_per_epoch: int) -> float:

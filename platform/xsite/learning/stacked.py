@@ -22,35 +22,20 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from xsite.data.sampling import batches, epoch_indices, n_batches
-from xsite.errors import RecipeError
-from xsite.experiment import Optim
+from xsite.data.window_source import Gathered, on_device
+from xsite.experiment_parts import Optim
 from xsite.learning.algorithms.erm import ERM
-from xsite.learning.loop import (
-    VALIDATION_BATCH,
-    FitResult,
-    Metrics,
-    Windows,
-    _on_device,
-    mixed_seed,
-    no_windows,
-    seed_everything,
-)
-from xsite.learning.parameter_stack import ParameterStack, UnstackableError
-from xsite.learning.schedule import learning_rate
+from xsite.learning.alike import UnstackableError
+from xsite.learning.lane import Lane, of_lane
+from xsite.learning.loop import FitResult, Metrics, Windows, no_windows
+from xsite.learning.parameter_stack import ParameterStack
+from xsite.learning.seeds import mixed_seed, seed_everything
 from xsite.learning.state import TrainingState, cpu_state
 from xsite.learning.throughput import COUNTED_WINDOWS, Arithmetic, Clock, peak_memory
 
 OnStackedEpoch = Callable[[int, Metrics, Callable[[], TrainingState]], None]
 OnDone = Callable[[int, FitResult], None]
-Gathered = tuple[Any, Tensor, Tensor]
 CPU = torch.device("cpu")
-
-
-class StackedError(RecipeError):
-    """What :func:`~xsite.learning.loop.fit` would have raised for one model; ``index`` says for which."""
-
-    index = 0
 
 
 def fit_stacked(
@@ -96,7 +81,7 @@ def fit_stacked(
     """
     for index, (algorithm, train) in enumerate(zip(algorithms, trains, strict=True)):
         if not len(train):
-            raise _of_lane(index, no_windows(algorithm))
+            raise of_lane(index, no_windows(algorithm))
     for algorithm in algorithms:
         if reason := _known_to_be_alone(algorithm, optim):
             raise UnstackableError(f"{reason}: set scale.stack to 1")
@@ -104,7 +89,7 @@ def fit_stacked(
     states, stops = resumes or [None] * n, n_epochs or [None] * n
     stack = ParameterStack(algorithms, optim, torch.device(device))
     lanes = [
-        _Lane(k, algorithm, train, val, seed, state, stop, optim)
+        Lane(k, algorithm, train, val, seed, state, stop, optim)
         for k, (algorithm, train, val, seed, state, stop) in enumerate(
             zip(algorithms, trains, vals, seeds, states, stops, strict=True)
         )
@@ -129,7 +114,7 @@ def why_alone(algorithm: nn.Module, gathered: Gathered, optim: Optim) -> str:
     """
     if reason := _known_to_be_alone(algorithm, optim):
         return reason
-    few = _on_device(gathered, CPU)
+    few = on_device(gathered, CPU)
     try:
         stack = ParameterStack([copy.deepcopy(algorithm)], optim, CPU)
         for _, arrays in _stacked([few]):
@@ -147,102 +132,19 @@ def _known_to_be_alone(algorithm: nn.Module, optim: Optim) -> str:
     return "optim.compile: a stack is not compiled" if optim.compile else ""
 
 
-def _of_lane(index: int, message: str) -> StackedError:
-    error = StackedError(message)
-    error.index = index
-    return error
-
-
-class _Lane:
-    """One model's training: what it reads, where it stands."""
-
-    def __init__(
-        self,
-        index: int,
-        algorithm: nn.Module,
-        train: Windows,
-        val: Windows | None,
-        seed: int,
-        state: TrainingState | None,
-        n_epochs: int | None,
-        optim: Optim,
-    ) -> None:
-        self.index, self.algorithm, self.train, self.val, self.seed = index, algorithm, train, val, seed
-        self.optim, self.n_epochs = optim, n_epochs or optim.epochs
-        self.state = state or TrainingState(0, {}, {}, cpu_state(self.model), 0, math.inf, [])
-        n = min(len(train), optim.windows_per_epoch or len(train))
-        self.steps_per_epoch = n_batches(n, optim.batch_size)
-        self.lr = 0.0
-
-    @property
-    def model(self) -> nn.Module:
-        return cast("nn.Module", self.algorithm.model)
-
-    @property
-    def ended(self) -> bool:
-        """Whether all epochs are done, or validation has not improved for ``patience`` epochs."""
-        patience, stale = self.optim.patience, self.state.epoch - self.state.best_epoch
-        return self.state.epoch >= self.n_epochs or (
-            patience is not None and self.val is not None and stale >= patience
-        )
-
-    @property
-    def result(self) -> FitResult:
-        return FitResult(self.state.best_epoch, self.state.history, self.state.best)
-
-    def batches(self, device: torch.device) -> Iterator[Gathered]:
-        """Batches of the next epoch, and the learning rate of each in ``lr``."""
-        epoch, optim = self.state.epoch, self.optim
-        indices = epoch_indices(len(self.train), seed=self.seed, epoch=epoch, windows_per_epoch=optim.windows_per_epoch)
-        for step, index_B in enumerate(batches(indices, optim.batch_size), start=epoch * self.steps_per_epoch):
-            self.lr = learning_rate(step, optim=optim, steps_per_epoch=self.steps_per_epoch)
-            yield _on_device(self.train.gather(index_B), device)
-
-    def validation(self, device: torch.device) -> Iterator[Gathered]:
-        """Every validation window once."""
-        val, size = self.val, max(VALIDATION_BATCH, self.optim.batch_size)
-        every = np.arange(0 if val is None else len(val))
-        for start in range(0, len(every), size):
-            yield _on_device(cast("Windows", val).gather(every[start : start + size]), device)
-
-    def conclude(self, metrics: Metrics) -> Metrics:
-        """Take an epoch in: keep the weights, which the module holds by now, if they are the best."""
-        epoch = self.state.epoch + 1
-        loss = metrics["train_loss"] if self.val is None else metrics["val_loss"]
-        if not math.isfinite(metrics["train_loss"]):
-            self._fail(
-                f"the training loss is {metrics['train_loss']} in epoch {epoch}: lower optim.lr (now {self.optim.lr}), "
-                f"set optim.clip (now {self.optim.clip}) or use precision float32"
-            )
-        if not math.isfinite(loss):
-            self._fail(
-                f"epoch {epoch}: the validation error is {loss} over {len(cast('Windows', self.val))} windows: without "
-                "windows, choose other folds; with windows, lower optim.lr or set optim.clip"
-            )
-        metrics = {"epoch": epoch, **metrics}
-        better = self.val is None or loss < self.state.best_loss or epoch == 1
-        kept = (cpu_state(self.model), epoch, loss) if better else None
-        best, best_epoch, best_loss = kept or (self.state.best, self.state.best_epoch, self.state.best_loss)
-        self.state = TrainingState(epoch, {}, {}, best, best_epoch, best_loss, [*self.state.history, metrics])
-        return metrics
-
-    def _fail(self, message: str) -> None:
-        raise _of_lane(self.index, message)
-
-
 class _Run:
     """All lanes under way; a lane that has ended leaves the stack."""
 
     def __init__(
         self,
-        lanes: Sequence[_Lane],
+        lanes: Sequence[Lane],
         stack: ParameterStack,
         on_epoch: OnStackedEpoch | None,
         on_done: OnDone | None,
     ) -> None:
         self.lanes, self.stack, self.on_epoch, self.on_done = list(lanes), stack, on_epoch, on_done
         first = lanes[0]  # what one window costs is the same for all
-        few = _on_device(first.train.gather(np.arange(min(len(first.train), COUNTED_WINDOWS))), stack.device)
+        few = on_device(first.train.gather(np.arange(min(len(first.train), COUNTED_WINDOWS))), stack.device)
         self.arithmetic = Arithmetic(first.algorithm, few, stack.device, stack.optim.precision)
 
     def until_done(self) -> None:

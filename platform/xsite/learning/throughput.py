@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from xsite.experiment import Precision
+from xsite.experiment_parts import Precision
 
 PEAK_SIZE = {"cpu": 1024, "cuda": 8192}
 """Rows of the square matrices that measure the peak: larger ones are no faster, and a fold should start at once."""

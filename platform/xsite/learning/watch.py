@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from xsite.data.windows import WindowSource
+from xsite.data.window_source import WindowSource
 from xsite.errors import RecipeError
-from xsite.experiment import Precision
+from xsite.experiment_parts import Precision
 from xsite.learning.algorithms.erm import squared_error
 
 PREFIX = "val_error/"

@@ -21,7 +21,8 @@ from xsite.phantom.presets import Preset, get_preset
 from xsite.phantom.real_bold import Drivers, generate_from_bold
 from xsite.phantom.sites import Consortium, Progress, Rows, oracle_table, start_folder, write_sites
 from xsite.phantom.write import write_bold, write_eeg, write_truth
-from xsite.signals.bold import clean_like, clean_parcels, image_to_parcels
+from xsite.signals.bold import image_to_parcels
+from xsite.signals.bold_cleaning import clean_like, clean_parcels
 from xsite.signals.parcels import Atlas, load_atlas
 
 __all__ = ["Consortium", "Progress", "generate_consortium", "make_recording"]

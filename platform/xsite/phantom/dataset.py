@@ -70,7 +70,7 @@ def write_description(
 
 
 def write_site_facts(path: Path, habits: Habits, n_subjects: int, n_recordings: int) -> None:
-    """Write the YAML that :func:`xsite.site.load_site` reads."""
+    """Write the YAML that :func:`xsite.data.site_file.load_site` reads."""
     facts = {
         "name": habits.name,
         "sfreq": float(habits.sfreq),

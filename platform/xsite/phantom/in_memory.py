@@ -21,7 +21,7 @@ from xsite.phantom.plan import Plan, Stream
 from xsite.phantom.presets import Preset, get_preset
 from xsite.phantom.sources import DRIVE_HZ, HISTORY_S, bold_series, hrf, smooth_noise
 from xsite.recording import Float, Montage, Parcellation, Recording, RecordingKey
-from xsite.signals.bold import clean_like, clean_parcels
+from xsite.signals.bold_cleaning import clean_like, clean_parcels
 
 SFREQ = 200.0
 

@@ -6,12 +6,12 @@ Frozen before any model was trained on phantom data; a change here is a new pres
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, get_args
 
 from xsite.errors import RecipeError
+from xsite.spelling import did_you_mean
 
 Band = Literal["delta", "theta", "alpha", "beta", "gamma"]
 BANDS: tuple[Band, ...] = get_args(Band)
@@ -220,6 +220,4 @@ def get_preset(name: str | Preset) -> Preset:
         return name
     if name in PRESETS:
         return PRESETS[name]
-    near = difflib.get_close_matches(name, list(PRESETS), n=1)
-    hint = f" (did you mean {near[0]!r}?)" if near else ""
-    raise RecipeError(f"no phantom preset {name!r}{hint}; there are {', '.join(PRESETS)}")
+    raise RecipeError(f"no phantom preset {name!r}{did_you_mean(name, PRESETS)}; there are {', '.join(PRESETS)}")

@@ -7,7 +7,7 @@ from typing import Any
 
 from xsite.evaluation.collapse import GLOBAL_SIGNAL
 from xsite.evaluation.intervals import t_interval
-from xsite.evaluation.tables import subject_scores
+from xsite.evaluation.subjects import subject_scores
 from xsite.reports import audit
 from xsite.reports.chance import ALPHA, significant_parcels
 from xsite.reports.folder import Study

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from xsite.recording import Float, Recording
 from xsite.reports.markup import MUTED, STYLE
-from xsite.signals.bold import FD
+from xsite.signals.bold_cleaning import FD
 
 FD_LIMIT_MM = 0.5  # Power et al. 2012
 LOST, MOTION, CHANGE = "#d0453b", "#7a5cc4", "#e07b28"

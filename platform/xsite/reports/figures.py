@@ -55,9 +55,9 @@ def site_scores(intervals: pd.DataFrame, subjects: pd.DataFrame, oracle: Mapping
     Parameters
     ----------
     intervals : DataFrame
-        Rows of :func:`xsite.evaluation.tables.intervals`.
+        Rows of :func:`xsite.evaluation.site_rows.intervals`.
     subjects : DataFrame
-        Rows of :func:`xsite.evaluation.tables.subject_scores`.
+        Rows of :func:`xsite.evaluation.subjects.subject_scores`.
     oracle : mapping of site to mean R
     """
     shown = intervals[(intervals["model"] != ORACLE) & intervals["r_mean"].notna()]

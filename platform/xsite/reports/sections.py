@@ -9,7 +9,7 @@ import pandas as pd
 
 from xsite.evaluation.collapse import GLOBAL_SIGNAL
 from xsite.evaluation.scoring import ORACLE
-from xsite.evaluation.tables import subject_scores
+from xsite.evaluation.subjects import subject_scores
 from xsite.reports import figures, verdict
 from xsite.reports.answers import answers_block
 from xsite.reports.chance import ALPHA

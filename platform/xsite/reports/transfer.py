@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from xsite.evaluation.folds import ENTITIES
 from xsite.evaluation.intervals import t_interval
-from xsite.evaluation.tables import subject_scores
+from xsite.evaluation.subjects import subject_scores
 from xsite.reports.folder import Study
 from xsite.reports.markup import INK, LINE, MUTED, STYLE, Html, figure, inline_svg, interval, join, number, table, tag
 from xsite.reports.verdict import label

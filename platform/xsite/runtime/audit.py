@@ -10,12 +10,13 @@ from xsite.evaluation.folds import WITHIN_RECORDING, Fold
 from xsite.evaluation.leakage import Audit, UsedScale, audit_plan, check_scaling
 from xsite.evaluation.leakage_weights import Weights, check_weights
 from xsite.evaluation.plan import FINAL, Plan
-from xsite.experiment import Experiment, Folds
+from xsite.experiment import Experiment
+from xsite.experiment_parts import Folds
 from xsite.learning.checkpoint import load_checkpoint
 from xsite.learning.targets import TargetSpec
+from xsite.runtime.fold_job import FoldJob
 from xsite.runtime.inputs import StudyData
 from xsite.runtime.training import FoldOutcome
-from xsite.runtime.worker import FoldJob
 
 
 def check_windows(folds: Folds, windows: Mapping[str, float]) -> None:

@@ -33,10 +33,10 @@ from xsite.learning.predict import predict_recording
 from xsite.learning.targets import TargetSpec
 from xsite.recording import RecordingKey
 from xsite.runtime.cluster import gather, task
+from xsite.runtime.fold_job import ModelFactory
 from xsite.runtime.inputs import StudyData, absolute_store, load_study, row_keys, select_manifest
 from xsite.runtime.scoring import Measured, Predicted, measure, open_checkpoint, predict_checkpoint, predictions_of
 from xsite.runtime.study import StudyFolder
-from xsite.runtime.worker import ModelFactory
 
 FILE = "calibration.parquet"
 NEEDED = ("experiment.yaml", "plan.json", "folds.json", "manifest.parquet", "scores.parquet")

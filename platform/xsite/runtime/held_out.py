@@ -19,23 +19,15 @@ from xsite.evaluation.folds import Fold
 from xsite.evaluation.plan import Plan
 from xsite.evaluation.scoring import Prediction, score_predictions
 from xsite.evaluation.selection import SELECTED
-from xsite.evaluation.tables import subject_scores
+from xsite.evaluation.subjects import subject_scores
 from xsite.experiment import Experiment
 from xsite.learning.targets import TargetSpec
 from xsite.recording import RecordingKey
+from xsite.runtime.closed_form import BaselineFactory, fit_baseline
 from xsite.runtime.cluster import gather, task
+from xsite.runtime.fold_job import FoldJob, ModelFactory
 from xsite.runtime.inputs import StudyData
-from xsite.runtime.scoring import (
-    BASELINE_WINDOW_S,
-    BaselineFactory,
-    Measured,
-    fit_baseline,
-    measure,
-    oracle_of,
-    predict_checkpoint,
-    predictions_of,
-)
-from xsite.runtime.worker import FoldJob, ModelFactory
+from xsite.runtime.scoring import BASELINE_WINDOW_S, Measured, measure, oracle_of, predict_checkpoint, predictions_of
 
 
 @dataclass(frozen=True)

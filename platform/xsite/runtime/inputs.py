@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import logging
 from collections.abc import Mapping, Sequence
@@ -26,10 +25,12 @@ from xsite.data.store import (
 from xsite.errors import ChannelError, RecipeError, StoreError
 from xsite.evaluation.folds import Segments, manifest_keys
 from xsite.evaluation.sketches import Sketch, sketch_recording
-from xsite.experiment import Channels, Experiment
+from xsite.experiment import Experiment
+from xsite.experiment_parts import Channels
 from xsite.learning.targets import TargetSpec, median_scale, select_parcels, without_test_part
 from xsite.recording import Float, Montage, Parcellation, RecordingKey
 from xsite.runtime.cluster import gather
+from xsite.spelling import did_you_mean
 
 logger = logging.getLogger(__name__)
 
@@ -150,7 +151,9 @@ def select_manifest(store: str, experiment: Experiment) -> pd.DataFrame:
     sites = experiment.data.sites
     known = sorted(set(manifest["site"]))
     if missing := [site for site in sites if site not in known]:
-        raise RecipeError(f"data.sites names {missing}{_hint(missing[0], known)}; the store {store} holds {known}")
+        raise RecipeError(
+            f"data.sites names {missing}{did_you_mean(missing[0], known)}; the store {store} holds {known}"
+        )
     asked = manifest[manifest["site"].isin(sites or known)]
     manifest = asked[~asked["excluded"].astype(bool)]
     gone = [site for site in sites if site not in set(manifest["site"])]
@@ -165,7 +168,7 @@ def select_manifest(store: str, experiment: Experiment) -> pd.DataFrame:
     check_distinct_images(manifest)
     labels = json.loads(manifest["parcels"].iloc[0])
     if unknown := [parcel for parcel in experiment.data.parcels if parcel not in labels]:
-        raise RecipeError(f"data.parcels names {unknown}{_hint(unknown[0], labels)}; the store has {labels}")
+        raise RecipeError(f"data.parcels names {unknown}{did_you_mean(unknown[0], labels)}; the store has {labels}")
     return manifest.reset_index(drop=True)
 
 
@@ -247,8 +250,3 @@ def _read(store: str, key: RecordingKey, parcels: tuple[str, ...], low_pass: flo
         recording.truth is not None,
         sketch_recording(recording, low_pass) if sketch else None,
     )
-
-
-def _hint(name: str, known: Sequence[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=1)
-    return f" (did you mean {near[0]!r}?)" if near else ""

@@ -17,8 +17,8 @@ from xsite.errors import RecipeError
 from xsite.evaluation.figures import recording_figures
 from xsite.evaluation.folds import Fold
 from xsite.evaluation.leakage import Audit
-from xsite.evaluation.plan import NESTED, Plan, make_plan
 from xsite.evaluation.plan import ORACLE as ORACLE_RULE
+from xsite.evaluation.plan import Plan, make_plan
 from xsite.evaluation.scoring import ORACLE, save_predictions, score_predictions
 from xsite.evaluation.selection import (
     SELECTED,
@@ -28,12 +28,15 @@ from xsite.evaluation.selection import (
     selection_record,
     validation_choice,
 )
+from xsite.evaluation.sides import NESTED
 from xsite.evaluation.splits import make_folds
 from xsite.evaluation.tables import study_summary
 from xsite.experiment import Experiment
 from xsite.learning.adaptation import access_level, input_alignment
 from xsite.learning.targets import TargetSpec
 from xsite.runtime.audit import audit_trainings, audit_unseen, check_windows
+from xsite.runtime.closed_form import BaselineFactory
+from xsite.runtime.fold_job import FoldJob, ModelFactory
 from xsite.runtime.held_out import (
     HeldOut,
     fold_scores,
@@ -45,11 +48,9 @@ from xsite.runtime.held_out import (
 from xsite.runtime.inputs import StudyData, absolute_store, load_study, select_manifest
 from xsite.runtime.plans import check_model
 from xsite.runtime.progress import Progress
-from xsite.runtime.scoring import BaselineFactory
 from xsite.runtime.study import StudyFolder
 from xsite.runtime.training import FoldOutcome, OnEvent, check_scale, train_folds
 from xsite.runtime.trainings import Trainings
-from xsite.runtime.worker import FoldJob, ModelFactory
 
 
 @dataclass(frozen=True, eq=False)

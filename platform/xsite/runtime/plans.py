@@ -9,11 +9,12 @@ from pathlib import Path
 
 from xsite.errors import RecipeError
 from xsite.evaluation.folds import Segments
-from xsite.evaluation.plan import FINAL, RunHasher, Sides
+from xsite.evaluation.plan import FINAL, RunHasher
+from xsite.evaluation.sides import Sides
 from xsite.experiment import Experiment
 from xsite.recording import RecordingKey
+from xsite.runtime.fold_job import FoldJob, ModelFactory
 from xsite.runtime.inputs import StudyData
-from xsite.runtime.worker import FoldJob, ModelFactory
 
 
 def make_job(
@@ -41,7 +42,7 @@ def make_job(
         Of the run's variant and seed.
     train, val : sequence of RecordingKey
     label, held_out, folder, control, n_epochs, model, purpose
-        As in :class:`~xsite.runtime.worker.FoldJob`; ``model`` is the variant's label.
+        As in :class:`~xsite.runtime.fold_job.FoldJob`; ``model`` is the variant's label.
     watch : sequence of label and keys
         Groups whose error is noted after each epoch.
     segments : mapping, optional

@@ -12,10 +12,10 @@ from xsite.errors import FoldError
 from xsite.evaluation.folds import manifest_keys, validation_subjects
 from xsite.experiment import Experiment
 from xsite.recording import RecordingKey
+from xsite.runtime.fold_job import ModelFactory
 from xsite.runtime.inputs import absolute_store, load_study, row_keys, select_manifest
 from xsite.runtime.plans import check_model, make_job
 from xsite.runtime.training import FoldOutcome, OnEvent, train_folds
-from xsite.runtime.worker import ModelFactory
 
 
 def train_one(

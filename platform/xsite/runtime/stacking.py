@@ -19,27 +19,17 @@ import torch
 from torch import Tensor, nn
 
 from xsite.data.residence import Residence, residence_for
-from xsite.data.windows import WindowSource
+from xsite.data.window_source import WindowSource
 from xsite.errors import RecipeError, XsiteError
+from xsite.learning.alike import UnstackableError
+from xsite.learning.lane import StackedError
 from xsite.learning.loop import FitResult, Metrics
 from xsite.learning.memory import keep_freed_memory
-from xsite.learning.parameter_stack import UnstackableError
-from xsite.learning.stacked import StackedError, fit_stacked
+from xsite.learning.stacked import fit_stacked
 from xsite.learning.state import TrainingState
-from xsite.runtime.worker import (
-    FoldJob,
-    Reporter,
-    RunPlan,
-    algorithm_of,
-    done,
-    keep,
-    kept_dtype,
-    last_state,
-    shares,
-    sources,
-    train_alone,
-    watch_of,
-)
+from xsite.runtime.fold_job import FoldJob, RunPlan
+from xsite.runtime.job_windows import shares, sources, watch_of
+from xsite.runtime.worker import Reporter, algorithm_of, done, keep, kept_dtype, last_state, train_alone
 
 Pair = tuple[WindowSource, WindowSource | None]
 CPU = torch.device("cpu")

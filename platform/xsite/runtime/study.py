@@ -19,8 +19,8 @@ from xsite.data import storage
 from xsite.data.versions import software_versions
 from xsite.errors import StoreError
 from xsite.evaluation.folds import Fold
+from xsite.evaluation.json_values import json_safe
 from xsite.evaluation.plan import Plan, Run
-from xsite.evaluation.tables import json_safe
 from xsite.experiment import Experiment
 from xsite.runtime.inputs import StudyData
 from xsite.runtime.training import FoldOutcome

@@ -26,8 +26,9 @@ from xsite.learning.checkpoint import load_checkpoint
 from xsite.learning.probe import why_alone
 from xsite.runtime.board import Board, Event
 from xsite.runtime.cluster import check_room
+from xsite.runtime.fold_job import FoldJob, ModelFactory, RunPlan
 from xsite.runtime.stacking import n_stacks, train_stacks
-from xsite.runtime.worker import FoldJob, ModelFactory, RunPlan, train_jobs
+from xsite.runtime.worker import train_jobs
 
 logger = logging.getLogger(__name__)
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping, Sequence
 
-from xsite.evaluation.plan import FINAL, NESTED, ORACLE, Plan, Run
+from xsite.evaluation.plan import FINAL, ORACLE, Plan, Run
 from xsite.evaluation.selection import Choice, History, nested_choice
+from xsite.evaluation.sides import NESTED
 from xsite.experiment import Experiment
+from xsite.runtime.fold_job import FoldJob
 from xsite.runtime.inputs import StudyData
 from xsite.runtime.plans import make_job
 from xsite.runtime.study import StudyFolder
 from xsite.runtime.training import FoldOutcome
-from xsite.runtime.worker import FoldJob
 
 SELECTED_ON = {
     "inner": "nothing: watched at the sites left out",

@@ -30,16 +30,18 @@ from xsite.evaluation.folds import Fold
 from xsite.evaluation.splits import make_folds
 from xsite.experiment import Experiment
 from xsite.learning.algorithms import ALGORITHMS, build_algorithm
-from xsite.learning.loop import fit, seed_everything
+from xsite.learning.loop import fit
 from xsite.learning.memory import keep_freed_memory
 from xsite.learning.search_space import Overrides, Range, Space, draw, search_space, tuned
+from xsite.learning.seeds import seed_everything
 from xsite.runtime.audit import check_windows
 from xsite.runtime.cluster import check_room, environment
+from xsite.runtime.fold_job import FoldJob, ModelFactory
 from xsite.runtime.inputs import absolute_store, load_study, row_keys, select_manifest
+from xsite.runtime.job_windows import sources
 from xsite.runtime.plans import check_model, make_job
 from xsite.runtime.study import StudyFolder
 from xsite.runtime.trials import FAILED, Trials, best_trial
-from xsite.runtime.worker import FoldJob, ModelFactory, sources
 
 # results come through the callback; the files that Tune misses are its own loggers', which are off
 logging.getLogger("ray.tune.analysis.experiment_analysis").setLevel(logging.ERROR)

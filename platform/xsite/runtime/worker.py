@@ -10,10 +10,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import partial
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 import ray
@@ -24,119 +21,26 @@ from ray.train.collective import broadcast_from_rank_zero
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from xsite.data.residence import Residence, residence_for
-from xsite.data.windows import WindowSource, build_source
+from xsite.data.residence import Residence
+from xsite.data.window_source import WindowSource
 from xsite.errors import CheckpointError, XsiteError
-from xsite.evaluation.controls import fold_seed
-from xsite.experiment import Experiment
-from xsite.learning.adaptation import feature_reference, input_alignment
+from xsite.learning.adaptation import feature_reference
 from xsite.learning.algorithms import build_algorithm
 from xsite.learning.checkpoint import save_checkpoint
-from xsite.learning.loop import FitResult, Metrics, fit, seed_everything
+from xsite.learning.loop import FitResult, Metrics, fit
 from xsite.learning.memory import keep_freed_memory
+from xsite.learning.seeds import seed_everything
 from xsite.learning.state import TrainingState
-from xsite.learning.targets import TargetSpec, side_targets, unseen_target
 from xsite.learning.watch import Watch
 from xsite.learning.weights import weight_hashes
-from xsite.recording import Float, Recording
 from xsite.runtime.board import Event
-
-ModelFactory = Callable[..., nn.Module]
-"""``factory(name, preset, options, *, ch_names, n_outputs) -> nn.Module``; handed in by the caller, never imported."""
+from xsite.runtime.fold_job import FoldJob, RunPlan
+from xsite.runtime.job_windows import residence_of, sources, watch_of
 
 SAVE_EVERY_S = 15.0
 """Seconds between two saved training states: an epoch may take two seconds, and a state is written to disk."""
 
 _RESIDENCE = "residence.json"
-
-
-@dataclass(frozen=True)
-class FoldJob:
-    """One training: everything that a worker needs, and nothing of the test site.
-
-    Parameters
-    ----------
-    label : str
-        Unique in a study, such as ``siteA/neurobolt``.
-    held_out : str, optional
-        None for the final model.
-    model : str
-    control : bool
-        Train on the BOLD of other subjects.
-    seed : tuple of int
-    fingerprint : str
-        Of everything that decides the weights; names states and finished checkpoints.
-    folder : str
-        Where the checkpoint goes.
-    config : mapping
-        Becomes its ``config.json``, with what training adds.
-    spec : TargetSpec
-    train, val : tuple of object references to Recording
-    n_epochs : int, optional
-        Stop there (final model).
-    watch : mapping of label to tuple of object references to Recording
-        Groups of recordings whose error is noted after every epoch (``learning.watch``) and decides nothing here:
-        the held-out sites of an inner run of nested selection.
-    purpose : str
-        As in :class:`xsite.evaluation.plan.Run`.
-    alone : str
-        Why it cannot be stacked (:func:`xsite.learning.stacked.why_alone`); empty if it can.
-    """
-
-    label: str
-    held_out: str | None
-    model: str
-    control: bool
-    seed: tuple[int, ...]
-    fingerprint: str
-    folder: str
-    config: Mapping[str, Any]
-    spec: TargetSpec
-    train: tuple[Any, ...] = field(repr=False)
-    val: tuple[Any, ...] = field(repr=False)
-    n_epochs: int | None = None
-    watch: Mapping[str, tuple[Any, ...]] = field(default_factory=dict, repr=False)
-    purpose: str = "fold"
-    alone: str = ""
-
-    @property
-    def experiment(self) -> Experiment:
-        """The run's own experiment: variants of a study differ in model, algorithm and optimiser."""
-        return Experiment.model_validate(self.config["experiment"])
-
-    @property
-    def alike(self) -> str:
-        """Equal for jobs that may be stacked: one architecture, algorithm and optimiser on the same channels."""
-        return self.kind + (self.label if self.alone else "")
-
-    @property
-    def kind(self) -> str:
-        """Architecture, algorithm, optimiser and channels."""
-        parts = self.experiment.model_dump(mode="json", include={"data", "model", "algorithm", "optim"})
-        return json.dumps([parts, self.config["ch_names"], self.config["parcels"]], sort_keys=True)
-
-    @property
-    def states(self) -> Path:
-        """Folder of its training states, one per saved epoch boundary."""
-        return Path(self.folder).with_name(f".{Path(self.folder).name}.training")
-
-    def describe(self) -> dict[str, Any]:
-        """What every event about this job says."""
-        facts = {"fold": self.held_out or "final", "model": self.model, "control": self.control}
-        facts |= {"seed": self.seed[0], "purpose": self.purpose}
-        return {"label": self.label, **facts, "n_epochs": self.n_epochs or self.config["experiment"]["optim"]["epochs"]}
-
-
-@dataclass(frozen=True)
-class RunPlan:
-    """What one Ray Train run is given (``train_loop_config``)."""
-
-    run: int
-    experiment: Experiment
-    build_model: ModelFactory
-    board: Any
-    per_node: int = 1
-    """Workers of all runs that share a node's memory, at most."""
 
 
 def train_jobs(config: Mapping[str, Any]) -> None:
@@ -188,7 +92,7 @@ def train_alone(plan: RunPlan, job: FoldJob, state: str | None) -> FitResult:
     device = ray.train.torch.get_device()
     algorithm = algorithm_of(plan, job)
     model = cast("nn.Module", algorithm.model)
-    residence = _residence(plan, job, model, device, resumed=state is not None)
+    residence = residence_of(plan, job, device, kept_dtype(job) if state else None)
     train, val = sources(job, experiment, model, device, residence)
     watch = watch_of(job, experiment, model, device, residence)
     result = fit(
@@ -208,23 +112,6 @@ def train_alone(plan: RunPlan, job: FoldJob, state: str | None) -> FitResult:
     if context.get_world_rank() == 0:
         keep(job, model, result, train, residence)
     return result
-
-
-def _residence(plan: RunPlan, job: FoldJob, model: Any, device: torch.device, *, resumed: bool) -> Residence:
-    """Place of this worker's copy of all its recordings; the type is that of the first worker, and stays for good."""
-    recordings = ray.get([*job.train, *job.val, *(ref for refs in job.watch.values() for ref in refs)])
-    native = job.experiment.data.channels == "native"
-    n_chans = max(len(r.ch_names) if native else len(job.config["ch_names"]) for r in recordings)
-    place = partial(residence_for, n_chans, sum(r.eeg.shape[1] for r in recordings), device, sharing=shares(plan))
-    chosen = place(dtype=kept_dtype(job) if resumed else None)
-    dtype = broadcast_from_rank_zero(chosen.to_dict()["dtype"])
-    return chosen if dtype == chosen.to_dict()["dtype"] else place(dtype=getattr(torch, dtype))
-
-
-def shares(plan: RunPlan) -> tuple[int, int]:
-    """``sharing`` of :func:`~xsite.data.residence.residence_for`: workers on a node, and on a GPU, at most."""
-    part = plan.experiment.scale.gpus_per_worker
-    return plan.per_node, max(1, int(1 / part)) if part > 0 else 1
 
 
 def kept_dtype(job: FoldJob) -> torch.dtype | None:
@@ -255,62 +142,6 @@ def keep(job: FoldJob, model: nn.Module, result: FitResult, train: WindowSource,
         config["feature_reference"] = feature_reference(model, result.best_state, train)
     save_checkpoint(job.folder, result.best_state, config)
     shutil.rmtree(job.states, ignore_errors=True)
-
-
-def sources(
-    job: FoldJob, experiment: Experiment, model: Any, device: torch.device, residence: Residence | None = None
-) -> tuple[WindowSource, WindowSource | None]:
-    """Training and validation windows of a job: where ``residence`` says, else on the device where they fit."""
-    recordings: list[Recording] = ray.get([*job.train, *job.val])
-    train, val = recordings[: len(job.train)], recordings[len(job.train) :]
-    control_seed = fold_seed(experiment.seed, job.held_out) if job.control else None
-    train_targets, val_targets = side_targets(train, val, job.spec, control_seed=control_seed)
-    make = partial(_source, job=job, experiment=experiment, model=model, device=device, residence=residence)
-    return make(train, train_targets), make(val, val_targets) if val else None
-
-
-def watch_of(
-    job: FoldJob, experiment: Experiment, model: Any, device: torch.device, residence: Residence | None = None
-) -> Watch | None:
-    """Errors that the first rank notes after each epoch, if the job asks for any."""
-    if not job.watch or ray.train.get_context().get_world_rank() > 0:
-        return None
-    groups = {label: ray.get(list(refs)) for label, refs in job.watch.items()}
-    watched = {
-        label: _source(
-            group, [unseen_target(r, job.spec) for r in group], job=job, experiment=experiment, model=model,
-            device=device, residence=residence,
-        )
-        for label, group in groups.items()
-    }  # fmt: skip
-    return Watch(model, watched, experiment.optim.precision)
-
-
-def _source(
-    side: Sequence[Recording],
-    targets: Sequence[Float],
-    *,
-    job: FoldJob,
-    experiment: Experiment,
-    model: Any,
-    device: torch.device,
-    residence: Residence | None,
-) -> WindowSource:
-    return build_source(
-        side,
-        ch_names=None if experiment.data.channels == "native" else job.config["ch_names"],
-        ch_index=model.channel_index,
-        targets=targets,
-        window_s=float(getattr(model, "window_s", 16.0)),
-        sfreq=float(getattr(model, "sfreq", 200.0)),
-        channels=experiment.data.channels,
-        reference=experiment.data.reference,
-        high_pass=experiment.data.high_pass,
-        device=device,
-        residence=residence,
-        statistics=getattr(model, "recording_statistics", None),
-        align=input_alignment(experiment.data.adapt),
-    )
 
 
 def _wrapper(device: torch.device) -> Callable[[nn.Module], nn.Module]:

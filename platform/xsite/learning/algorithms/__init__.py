@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 from typing import Any
 
@@ -22,6 +21,7 @@ from xsite.learning.algorithms.site_norm import SiteNorm
 from xsite.learning.algorithms.swa import SWA
 from xsite.learning.algorithms.swad import SWAD
 from xsite.learning.algorithms.vrex import VREx
+from xsite.spelling import did_you_mean
 
 ALGORITHMS: dict[str, Callable[..., nn.Module]] = {
     "erm": ERM,
@@ -49,9 +49,9 @@ def build_algorithm(name: str, options: dict[str, Any], model: nn.Module) -> nn.
         Unknown name or option, a value out of range, or a model without the parts that the algorithm needs.
     """
     if name not in ALGORITHMS:
-        near = difflib.get_close_matches(name, list(ALGORITHMS), n=1)
-        hint = f" (did you mean {near[0]!r}?)" if near else ""
-        raise RecipeError(f"algorithm.name is {name!r}{hint}, expected one of {sorted(ALGORITHMS)}")
+        raise RecipeError(
+            f"algorithm.name is {name!r}{did_you_mean(name, ALGORITHMS)}, expected one of {sorted(ALGORITHMS)}"
+        )
     try:
         return ALGORITHMS[name](model, **options)
     except TypeError as error:

@@ -6,11 +6,12 @@ import re
 from pathlib import Path
 
 from xsite.data.files import read_tsv
+from xsite.data.site_file import load_site
 from xsite.errors import FormatError, SiteError
 from xsite.phantom.like.plan import EegFormat, LikeRun, LikeSite, MarkerTrain
 from xsite.phantom.like.sidecars import MANIFEST, entities_of, manifest
 from xsite.recording import RecordingKey
-from xsite.site import Site, load_site
+from xsite.site import Site
 
 FACTS = "site.yaml"
 N_VOLUMES = 150
