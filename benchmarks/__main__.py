@@ -9,9 +9,11 @@ import sys
 import torch
 
 from benchmarks import gradient, parcels, stacked, step
+from xsite.learning.memory import keep_freed_memory
 
 
 def main() -> int:
+    keep_freed_memory()  # as every training worker does
     print(
         f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, ", end=""
     )

@@ -25,6 +25,7 @@ from xsite.data.window_source import Batch
 from xsite.experiment_parts import Optim
 from xsite.learning.algorithms import ERM
 from xsite.learning.loop import compiled, fit
+from xsite.learning.memory import keep_freed_memory
 from xsite.learning.parameter_stack import ParameterStack
 from xsite.learning.probe import noise_windows
 from xsite.learning.schedule import build_optimizer
@@ -187,6 +188,7 @@ def main() -> None:
     parser.add_argument("--compiled", action="store_true", help="also models compiled one by one; takes minutes")
     parser.add_argument("--fit", action="store_true", help="also the real loops, with their wait for data")
     args = parser.parse_args()
+    keep_freed_memory()
     how: dict[str, Any] = {
         "n_models": args.models,
         "batch_size": args.batch,
