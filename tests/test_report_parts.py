@@ -17,6 +17,7 @@ import pandas as pd
 import pytest
 from test_report import HABITS, Reader, make_study
 
+from xsite.evaluation.calibration import calibration_curve
 from xsite.evaluation.folds import ENTITIES
 from xsite.evaluation.null_view import null_histograms
 from xsite.evaluation.scoring import Prediction, score_predictions
@@ -29,7 +30,6 @@ from xsite.reports.markup import interval, number
 from xsite.reports.references import ALGORITHMS, LIBRARIES, STATISTICS, algorithm_reference
 from xsite.reports.study import SECTIONS, render, write_report
 from xsite.reports.verdict import p_value, rival_of
-from xsite.runtime.calibration import calibration_curve
 from xsite.runtime.held_out import known_scores
 
 SITES = list(HABITS)
