@@ -50,7 +50,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise FormatError(f"{study}: not a finished study, {', '.join(missing)} missing; run neurobolt loso again")
     experiment = load_experiment(study / "experiment.yaml")
     scores, histories = (pd.read_parquet(study / f"{name}.parquet") for name in ("scores", "histories"))
-    found = model_table(scores, histories, parameters(study, experiment))
+    counts = parameters(study, experiment)
+    found = model_table(scores, histories, counts, n_seeds=len(experiment.training_seeds))
     text = to_markdown(found, basis(study, experiment, scores))
     write(study, found, text)
     print(text)
@@ -75,7 +76,8 @@ def basis(study: Path, experiment: Experiment, scores: pd.DataFrame) -> str:
     """n, unit, selection rule and access: what every table must name."""
     summary = json.loads((study / "summary.json").read_text(encoding="utf-8"))
     people = scores.drop_duplicates(["site", "subject"])
-    n = f"{len(people)} subjects at {people['site'].nunique()} held-out sites, {len(experiment.training_seeds)} seeds"
+    n_seeds = len(experiment.training_seeds)
+    n = f"{len(people)} subjects at {people['site'].nunique()} held-out sites, {n_seeds} seed{'s' * (n_seeds > 1)}"
     warning = few_sites_warning(people["site"].nunique())
     return (
         f"n: {n}. Unit: R over a whole recording; mean over seeds, parcels, recordings, subjects, sites in this order; "

@@ -13,6 +13,7 @@ from typing import Any
 import pandas as pd
 
 from xsite.evaluation.collapse import GLOBAL_SIGNAL
+from xsite.evaluation.folds import ENTITIES
 from xsite.evaluation.intervals import site_interval
 from xsite.evaluation.scoring import ORACLE
 from xsite.evaluation.selection import SELECTED
@@ -26,7 +27,9 @@ COLUMNS = (
 )  # fmt: skip
 
 
-def model_table(scores: pd.DataFrame, histories: pd.DataFrame, parameters: Mapping[str, int]) -> pd.DataFrame:
+def model_table(
+    scores: pd.DataFrame, histories: pd.DataFrame, parameters: Mapping[str, int], *, n_seeds: int
+) -> pd.DataFrame:
     """One row per model, best mean R first.
 
     Parameters
@@ -37,6 +40,8 @@ def model_table(scores: pd.DataFrame, histories: pd.DataFrame, parameters: Mappi
         One row per training and epoch: ``model, control, windows_per_s``.
     parameters : mapping of model to int
         Numbers that training changes, counted on the built model.
+    n_seeds : int
+        Training seeds of the recipe. Where several folds test a recording, scores number folds and seeds together.
 
     Returns
     -------
@@ -49,7 +54,9 @@ def model_table(scores: pd.DataFrame, histories: pd.DataFrame, parameters: Mappi
     rows = []
     for model, own in scores.groupby("model", sort=False):
         subjects = subject_scores(own)
-        row: dict[str, Any] = {"model": str(model), "kind": _kind(str(model), histories)}
+        kind = _kind(str(model), histories)
+        own = own.assign(seed=_training_seeds(own, n_seeds if kind in ("trained", "chosen") else 1))
+        row: dict[str, Any] = {"model": str(model), "kind": kind}
         row |= {"n_sites": subjects["site"].nunique(), "n_subjects": len(subjects), "n_seeds": own["seed"].nunique()}
         for name in FIGURES:
             found = site_interval([group[name] for _, group in subjects.groupby("site")], method="welch")
@@ -69,6 +76,14 @@ def _kind(model: str, histories: pd.DataFrame) -> str:
     if model == SELECTED:
         return "chosen"
     return "trained" if model in set(histories.get("model", ())) else "closed form"
+
+
+def _training_seeds(own: pd.DataFrame, n_seeds: int) -> pd.Series[Any]:
+    """Seed of every row without the folds that were numbered with it (:func:`runtime.held_out.main_predictions`)."""
+    numbered = own.groupby([name for name in ENTITIES if name in own], dropna=False)["seed"].transform("nunique")
+    n_folds = (numbered // n_seeds).clip(lower=1)
+    seeds: pd.Series[Any] = own["seed"] // n_folds
+    return seeds
 
 
 def _seed_sd(own: pd.DataFrame) -> float:
