@@ -36,12 +36,16 @@ def null_section(study: Study) -> Html:
         f"p = {p_value(total['p_null'], n)} (phase-randomised) and p = {p_value(total.get('p_shift'), n)} (circularly "
         f"shifted); {above} of {len(rows)} sites are below {ALPHA:g} under both."
     )
-    caption = (
+    words = (
         f"{label(study.model)}. Filled: means of {n:,} phase-randomised surrogates; outline: {n:,} circularly shifted "
         "ones; line: what was observed. Both keep the smoothness of BOLD, which makes textbook p-values too small; "
-        f"neither sees a drift that EEG and BOLD share. p is one-sided, (k + 1) / (n + 1). {WIDER} "
-        f"n: {total['n_subjects']} subjects, {total['n_sites']} sites."
+        f"neither sees a drift that EEG and BOLD share. p is one-sided, (k + 1) / (n + 1). "
     )
+    rests = (
+        f" n: {total['n_subjects']} subjects, {total['n_sites']} sites. Selection rule: {study.summary['selection']}. "
+        f"Access to the test site: {study.summary['test_site_access']}."
+    )
+    caption = join([words, tag("span", WIDER, id="wider"), rests])
     chart = null_histograms(own, {**rows, "all": total}, n, colour(study.model))
     picture = figure(inline_svg(chart, name="nulls", label="Null distributions behind the observed means"), caption)
     return join([tag("p", sentence), picture])

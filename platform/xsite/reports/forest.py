@@ -32,7 +32,8 @@ def forest_section(study: Study) -> Html:
     below = f" Small ring: {label(rival)}." if rival else ""
     caption = (
         f"{label(study.model)}. Square: mean over the site's subjects, its area their number; line: 95 % t-interval "
-        f"over subjects; dots: subjects; grey bar: where 95 % of the surrogates lie.{below} Diamonds: mean over the "
+        f"over subjects; dots: subjects; grey bar: where 95 % of the site's own "
+        f"surrogates lie (null as drawn, not widened).{below} Diamonds: mean over the "
         f"sites, with the 95 % interval for a site to come (t over {total['n_sites']} site means) and for exactly "
         f"these sites (Welch, over {total['n_subjects']} subjects). Selection rule: {study.summary['selection']}. "
         f"Access to the test site: {study.summary['test_site_access']}."
