@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from xsite.evaluation.folds import Fold
-from xsite.evaluation.model_table import model_table
+from xsite.evaluation.model_table import model_table, to_markdown
 from xsite.evaluation.scoring import Prediction, score_predictions
 from xsite.evaluation.subjects import subject_scores
 from xsite.recording import RecordingKey
@@ -60,6 +60,22 @@ def test_folds_that_test_one_recording_are_no_seeds(seeds: tuple[int, ...], rng:
     else:
         assert means[0] > means[1] + 0.05
         assert table.loc["net", "r_seed_sd"] == pytest.approx(float(np.std(means, ddof=1)))
+
+
+def test_models_of_different_access_stand_in_different_tables(rng: np.random.Generator) -> None:
+    folds, found = predicted(rng, (0,))
+    scores = score_predictions(main_predictions(found, folds), parcels=PARCELS)
+    scores["access"] = scores["model"].map({"net": "unlabelled EEG", "ridge": "none"})
+    histories = pd.DataFrame({"model": ["net"], "control": [False], "windows_per_s": [10.0]})
+    table = model_table(scores, histories, {"net": 5}, n_seeds=1)
+    assert table.set_index("model")["access"].to_dict() == {"net": "unlabelled EEG", "ridge": "none"}
+    blocks = to_markdown(table, "BASIS").split("Access to the test site: ")
+    assert [block.splitlines()[0] for block in blocks[1:]] == table["access"].tolist()
+    for block, model in zip(blocks[1:], table["model"], strict=True):
+        assert [line.split(" | ")[0] for line in block.splitlines() if line.startswith("| ")][2:] == [f"| {model}"]
+    same = to_markdown(table.assign(access="none"), "BASIS")
+    assert "Access to" not in same
+    assert same.count("| model |") == 1
 
 
 def only(found: dict[str, list[Prediction]], seed: int) -> dict[str, list[Prediction]]:

@@ -10,6 +10,12 @@ from xsite.reports.folder import Study
 from xsite.reports.markup import Html, join, number, table, tag
 from xsite.reports.verdict import label
 
+COLLAPSE: tuple[tuple[str, Callable[[float], str]], ...] = (
+    ("r", lambda value: number(value, 3)),
+    ("r2", lambda value: number(value, 3)),
+    ("variance_ratio", lambda value: f"{value:.1e}"),
+)
+"""Figures of a collapsed model, and how each is written."""
 WORDS = {"pass": "passed", "warn": "remark", "fail": "FAILED"}
 
 
@@ -58,10 +64,14 @@ def warning_section(study: Study) -> Html:
 
 def _collapsed(models: Sequence[CollapsedModel]) -> Html:
     """One line per model, every site and seed folded below."""
-    figures = (("r", lambda value: number(value, 3)), ("r2", lambda value: number(value, 3)))
-    columns = (*figures, ("variance_ratio", lambda value: f"{value:.1e}"))
     body = [
-        [label(one.model), one.where, ", ".join(one.sites), len(one.rows), *(_range(one.rows, *own) for own in columns)]
+        [
+            label(one.model),
+            one.where,
+            ", ".join(one.sites),
+            len(one.rows),
+            *(_range(one.rows, *own) for own in COLLAPSE),
+        ]
         for one in models
     ]
     head = ["Collapsed model", "Where", "Sites", "Trainings", "Mean R", "R2", "Variance, share of the target's"]
@@ -72,7 +82,7 @@ def _collapsed(models: Sequence[CollapsedModel]) -> Html:
     )
     shown = table(head, body, caption=caption, kind="words")
     rows = [
-        [label(r["model"]), r["site"], r["seed"], *(write(r[name]) for name, write in columns)]
+        [label(r["model"]), r["site"], r["seed"], *(write(r[name]) for name, write in COLLAPSE)]
         for one in models
         for r in one.rows
     ]

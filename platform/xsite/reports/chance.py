@@ -127,8 +127,8 @@ def parcel_section(study: Study) -> Html:
     caption = (
         f"{label(study.model)}, parcels by R. Filled: better than chance after correction; ring: not shown to be. "
         f"Line: 95 % t-interval over {rows[0]['n_sites']} sites. Tick: partial R, what is left when the recording's "
-        f"own measured global signal is known. n: {rows[0]['n_subjects']} subjects. Access to the test site: "
-        f"{study.summary['test_site_access']}."
+        f"own measured global signal is known. n: {rows[0]['n_subjects']} subjects. Selection rule: "
+        f"{study.summary['selection']}. Access to the test site: {study.summary['test_site_access']}."
     )
     chart = parcel_forest(rows, column, colour(study.model))
     picture = figure(inline_svg(chart, name="tested", label="R and partial R of every parcel"), caption)
