@@ -1,7 +1,7 @@
 """How much are k labelled subjects of an unseen site worth? Fine-tune a study's folds on them, score the others.
 
 Small:    python -m jobs.calibrate demo/study --store demo/store --k 1 --draws 1
-Real:     python -m jobs.calibrate studies/table --store s3://lab/store --k 1,2,4 --draws 5 --part head,norms,all
+Real:     python -m jobs.calibrate studies/table --store s3://lab/store --k 1,2,4 --draws 5 --part head,adapters,all
 
 Writes ``calibration.parquet`` into the study's folder; a second run of the same command does what is missing only.
 """
@@ -20,10 +20,11 @@ import pandas as pd
 from jobs.cli import run_job
 from jobs.models import build_model
 from xsite.errors import RecipeError
+from xsite.evaluation.calibration import calibration_curve
 from xsite.evaluation.intervals import few_sites_warning
 from xsite.learning.finetune import PARTS, Part
 from xsite.runtime import cluster
-from xsite.runtime.calibration import FILE, calibration_curve, run_calibration
+from xsite.runtime.calibration import FILE, run_calibration
 
 EXAMPLE = """example:
   neurobolt calibrate demo/study --store demo/store --k 1,2 --draws 3"""
@@ -83,7 +84,7 @@ def curve_text(curve: pd.DataFrame) -> str:
         lines.append(f"\nAccess to the held-out site: {k} labelled subjects (gain: over k = 0, same subjects)")
         for row in rows.itertuples():
             lines.append(
-                f"  {row.variant:<20}{row.part:<7}R {row.r:6.3f}  gain {row.gain:+.3f}  "
+                f"  {row.variant:<20}{row.part:<9}R {row.r:6.3f}  gain {row.gain:+.3f}  "
                 f"({row.n_subjects} subjects at {row.n_sites} sites)"
             )
     return "\n".join([*lines, few_sites_warning(int(curve["n_sites"].max()) if len(curve) else 0)])

@@ -50,7 +50,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise FormatError(f"{study}: not a finished study, {', '.join(missing)} missing; run neurobolt loso again")
     experiment = load_experiment(study / "experiment.yaml")
     scores, histories = (pd.read_parquet(study / f"{name}.parquet") for name in ("scores", "histories"))
-    found = model_table(scores, histories, parameters(study, experiment))
+    counts = parameters(study, experiment)
+    found = model_table(scores, histories, counts, n_seeds=len(experiment.training_seeds))
     text = to_markdown(found, basis(study, experiment, scores))
     write(study, found, text)
     print(text)
@@ -75,12 +76,15 @@ def basis(study: Path, experiment: Experiment, scores: pd.DataFrame) -> str:
     """n, unit, selection rule and access: what every table must name."""
     summary = json.loads((study / "summary.json").read_text(encoding="utf-8"))
     people = scores.drop_duplicates(["site", "subject"])
-    n = f"{len(people)} subjects at {people['site'].nunique()} held-out sites, {len(experiment.training_seeds)} seeds"
+    n_seeds = len(experiment.training_seeds)
+    n = f"{len(people)} subjects at {people['site'].nunique()} held-out sites, {n_seeds} seed{'s' * (n_seeds > 1)}"
     warning = few_sites_warning(people["site"].nunique())
+    levels = list(dict.fromkeys(scores["access"])) if "access" in scores else [summary["test_site_access"]]
+    access = levels[0] if len(levels) == 1 else "as above each table"
     return (
         f"n: {n}. Unit: R over a whole recording; mean over seeds, parcels, recordings, subjects, sites in this order; "
         f"intervals over the subjects of these sites (Welch). Selection: {experiment.select_on} "
-        f"({RULES[experiment.select_on]}). Access to the test site: {summary['test_site_access']}. Plan "
+        f"({RULES[experiment.select_on]}). Access to the test site: {access}. Plan "
         f"{summary['plan']}. Partial R is given the measured global signal; R2 is about zero; windows/s of training, "
         f"median over epochs. {warning}"
     ).strip()
@@ -94,8 +98,12 @@ def write(study: Path, found: pd.DataFrame, text: str) -> None:
     found.to_csv(buffer, index=False)
     write_output(study / "table.csv", buffer.getvalue().encode())
     write_output(study / "table.md", text.encode())
-    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("|")]
-    section = html_table(rows[0], rows[2:], caption=text.strip().splitlines()[-1])
+    caption, section, level = text.strip().splitlines()[-1], "", ""
+    for block in text.split("\n\n"):
+        if block.startswith("|"):
+            rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in block.splitlines()]
+            section += html_table(rows[0], rows[2:], caption=f"{level}{caption}")
+        level = f"{block}. " if block.startswith("Access to the test site: ") else ""
     write_output(study / "table.html", f"<section><h2>All models</h2>{section}</section>\n".encode())
 
 

@@ -16,9 +16,10 @@ from jobs import calibrate
 from jobs.models import BASELINES, build_model
 from xsite.data.store import rebuild_manifest, write_recording
 from xsite.errors import FormatError, RecipeError, StoreError
+from xsite.evaluation.calibration import calibration_curve, calibration_draws
 from xsite.experiment import Experiment
 from xsite.recording import Recording
-from xsite.runtime.calibration import calibration_curve, calibration_draws, known_rows
+from xsite.runtime.calibration import known_rows
 from xsite.runtime.loso import run_loso
 
 RECIPE: dict[str, Any] = {
@@ -77,7 +78,28 @@ def test_labelled_subjects_undo_a_planted_shift(
     assert set(table["run"]) < set(both["run"])  # nothing of the first call is lost
     assert calibrate.main(words) == 0
     assert "0 of 3 pieces were missing" in capsys.readouterr().out
+    with pytest.raises(RecipeError, match="EEGNet has no linear layer outside its head"):
+        calibrate.main([*words[:3], "--k", "1", "--part", "adapters", "--draws", "1"])
     check_refusals(study, store, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+def test_a_calibration_through_adapters(
+    ray_local: None, store: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = tmp_path / "study"
+    recipe = {**RECIPE, "model": {"name": "lag-tokens", "preset": "small"}}
+    run_loso(Experiment.model_validate(recipe), store, study, build_model=build_model, baselines=BASELINES)
+    (weights,) = study.glob("folds/**/model.safetensors")
+    before = weights.read_bytes()
+    assert calibrate.main([str(study), "--store", store, "--k", "2", "--part", "adapters", "--draws", "1"]) == 0
+    assert "1,539 numbers free for" in capsys.readouterr().out
+    table = pd.read_parquet(study / "calibration.parquet").set_index("part")
+    assert table["n_trained"].to_dict() == {"none": 0, "adapters": 1539}
+    assert table.loc["adapters", "best_epoch"] > 0
+    assert table.loc["adapters", "r"] > table.loc["none", "r"]
+    assert weights.read_bytes() == before
 
 
 def check_people(table: pd.DataFrame) -> None:

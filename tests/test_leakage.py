@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -12,12 +13,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from hypothesis import assume, example, given, settings
+from hypothesis import strategies as st
 from torch import nn
 
 from jobs.models import BASELINES, build_model
 from xsite.data.harmonize import target_scale
 from xsite.data.store import rebuild_manifest, write_recording
-from xsite.errors import LeakageError
+from xsite.errors import FoldError, LeakageError
 from xsite.evaluation import leakage
 from xsite.evaluation.folds import ENTITIES, Fold
 from xsite.evaluation.leakage import Audit, UsedScale, audit_plan
@@ -212,25 +215,51 @@ def test_two_runs_of_a_person_and_a_shared_global_signal_are_no_copies(recording
     assert not find_alike(sketched(steps), leakage.ALIKE), "a scanner that starts is not a person"
 
 
-def within(gap_s: float) -> Experiment:
+def within(gap_s: float | None) -> Experiment:
     return Experiment(folds=Folds(scheme="within-recording", gap_s=gap_s))
 
 
 def test_overlapping_windows_within_a_recording(clean: Study) -> None:
     long = [simulate_recording(PhantomPlan(HABITS[0], get_preset("easy"), 4, 0, 0, 300))]
-    default = planned(long, within(20.0))
+    default = planned(long, within(None))
     verdict, evidence = default.finding(leakage.OVERLAP)
     assert verdict == "warn", "few effective samples are said, not refused"
     assert "few effective samples" in evidence
     for gap_s in (0.0, 10.0, 16.0):
         verdict, evidence = planned(long, within(gap_s), default).finding(leakage.OVERLAP)
         assert verdict == "fail"
-        assert f"are {gap_s + 2:.1f} s apart, needed are 22 s; set folds.gap_s: 22" in evidence
+        assert f"are {gap_s + 2:.1f} s apart, needed are 22 s; leave folds.gap_s out or set it to 22" in evidence
     assert clean.finding(leakage.OVERLAP) == ("pass", "")
     default.window_s = 24.0  # a model that looks back further needs more
     verdict, evidence = default.finding(leakage.OVERLAP)
     assert verdict == "fail"
     assert "are 22.0 s apart, needed are 30 s" in evidence
+
+
+@given(t_r=st.floats(0.35, 3.0), window_s=st.floats(1.0, 40.0), minutes=st.floats(15, 40))
+@settings(max_examples=300, deadline=None, derandomize=True)
+@example(t_r=0.72, window_s=16.0, minutes=20)
+@example(t_r=0.4, window_s=16.4, minutes=20)
+@example(t_r=2.2, window_s=16.0, minutes=20)
+def test_the_default_gap_passes_its_own_audit_at_any_repetition_time(
+    t_r: float, window_s: float, minutes: float
+) -> None:
+    row = {"site": "a", "subject": "01", "session": "", "task": "rest", "run": "", "t_r": t_r}
+    manifest = pd.DataFrame([{**row, "n_volumes": int(60 * minutes / t_r)}])
+    experiment = Experiment(folds=Folds(scheme="within-recording", window_s=window_s))
+    try:
+        folds = make_folds(manifest, experiment.folds, seed=0)
+    except FoldError as error:
+        assume("too few" not in str(error))
+        raise
+    plan = Plan((), fold_sides(experiment, folds), experiment.select_on)
+    (key,) = folds[0].test
+    found = leakage.check_overlap(plan, {fold.held_out: fold for fold in folds}, {key: t_r}, window_s)
+    assert found.verdict == "warn", found.evidence
+    assert not found.evidence.count("apart")
+    spans = [folds[0].segments[side][key] for side in ("train", "val", "test")]  # type: ignore[index]
+    for early, late in itertools.pairwise(spans):  # and wastes less than a volume
+        assert (late[0] - early[1]) * t_r < window_s + 6.0
 
 
 def test_scaling_fitted_on_test_data(study: Study) -> None:

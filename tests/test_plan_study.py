@@ -73,7 +73,8 @@ def test_two_variants_two_seeds_and_only_the_missing_again(
     assert [line for line in again.splitlines() if "epoch   1/2" in line and "beta slow seed 7" in line]
     assert again.count("epoch   1/2") == 1
     first, second = session_times(read_timeline(study))
-    assert (first.n_trainings, first.n_epochs) == (9, 18)
+    epochs = len(pd.read_parquet(study / "histories.parquet"))  # the final model trains for the folds' best epoch
+    assert (first.n_trainings, first.n_epochs) == (9, epochs)
     assert (second.n_trainings, second.n_epochs) == (1, 2)
     assert 0 < first.training_s <= first.places * first.warm_s < first.places * first.wall_s
     assert Plan.from_dict(json.loads((study / "plan.json").read_text())) == plan
@@ -130,6 +131,41 @@ def check_table(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert words in out
     assert "<td>" in (study / "table.html").read_text() or "<th" in (study / "table.html").read_text()
     assert pd.read_csv(study / "table.csv")["model"].tolist() == found.index.tolist()
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.parametrize(("adapt", "ridge_level"), [("euclidean", "unlabelled EEG"), ("norm", "none")])
+def test_a_study_with_unlabelled_eeg_says_so_everywhere(
+    ray_local: None, store: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], adapt: str, ridge_level: str
+) -> None:
+    recipe, study = tmp_path / "plan.yaml", tmp_path / "study"
+    content = {**RECIPE, "data": {"sites": ["alpha", "beta"], "adapt": adapt}, "baselines": ["zero", "ridge"]}
+    recipe.write_text(yaml.safe_dump(content))
+    assert (
+        loso.main([str(recipe), "--store", store, "--study", str(study), "--tracking", f"sqlite:///{tmp_path}/m"]) == 0
+    )
+    levels = {"eegnet": "unlabelled EEG", "zero": ridge_level, "ridge": ridge_level}
+    scores = pd.read_parquet(study / "scores.parquet")
+    assert scores.groupby("model")["access"].unique().map(list).to_dict() == {m: [own] for m, own in levels.items()}
+    summary = json.loads((study / "summary.json").read_text())
+    assert summary["test_site_access"] == "unlabelled EEG"
+    for name in ("rows", "overall", "intervals"):
+        assert {row["model"]: row["access"] for row in summary[name]} == levels
+    apart = ridge_level == "none"
+    assert any(words.startswith("Not like for like: zero, ridge") for words in summary["warnings"]) == apart
+    capsys.readouterr()
+    assert table.main([str(study)]) == 0
+    found = pd.read_parquet(study / "table.parquet").set_index("model")["access"].to_dict()
+    assert found == levels
+    assert capsys.readouterr().out.count("| model |") == 1 + apart
+    page = (study / "report.html").read_text(encoding="utf-8")
+    tables = [block for block in page.split("<table")[1:] if "Partial\u00a0R" in block and "Skill" in block]
+    assert len(tables) == 1 + apart
+    assert page.count("Access to the test site: unlabelled EEG") > 3
+    for block in tables:  # the models of one level, never of two
+        shown = {name for name, words in (("eegnet", "EEGNet"), ("ridge", "Ridge")) if f"</span>{words}<" in block}
+        assert len({levels[name] for name in shown}) == 1
 
 
 @pytest.mark.ray

@@ -17,6 +17,8 @@ import pandas as pd
 import pytest
 from test_report import HABITS, Reader, make_study
 
+from xsite.evaluation.calibration import calibration_curve
+from xsite.evaluation.collapse import by_model
 from xsite.evaluation.folds import ENTITIES
 from xsite.evaluation.json_values import json_safe
 from xsite.evaluation.null_view import null_histograms
@@ -25,13 +27,12 @@ from xsite.evaluation.subjects import subject_scores
 from xsite.evaluation.tables import study_summary
 from xsite.reports import audit, chance, downloads, known_sites, methods, transfer
 from xsite.reports import sections as study_sections
-from xsite.reports.answers import answers
+from xsite.reports.answers import answers, answers_block
 from xsite.reports.folder import load_study
 from xsite.reports.markup import interval, number
 from xsite.reports.references import ALGORITHMS, LIBRARIES, STATISTICS, algorithm_reference
 from xsite.reports.study import SECTIONS, render, write_report
-from xsite.reports.verdict import p_value, rival_of
-from xsite.runtime.calibration import calibration_curve
+from xsite.reports.verdict import findings, p_value, rival_of
 from xsite.runtime.held_out import known_scores
 
 SITES = list(HABITS)
@@ -264,11 +265,29 @@ def test_matrix_cells_are_the_means_of_their_folds(study):
         for cell, site in zip(cells, sorted(SITES), strict=False):
             expected = mine[(mine["train"] == train) & (mine["site"] == site)]["r"]
             assert cell == (number(float(expected.iloc[0])) if len(expected) else "–")
+    assert "was not scored" in words(section)
     truth = subject_scores(table[table["fold"] == "all-but-west"].drop(columns="fold"))
     truth = truth[(truth["model"] == "neurobolt") & ~truth["control"] & (truth["site"] == "north")]["r"].mean()
     assert number(float(truth)) in rows["west"]
     assert not transfer.growing_section(matrix)
     assert not transfer.matrix_section(study)
+
+
+def test_the_diagonal_is_the_known_site_and_in_no_mean(study):
+    folds = [fold(study, f"all-but-{site}", [site], [s for s in SITES if s != site]) for site in SITES]
+    recipe = {**study.experiment, "folds": {"scheme": "site-to-site"}}
+    own_site = study.scores[study.scores["site"] == "west"].assign(held_out="all-but-west", r=0.625)
+    two = own_site[own_site["subject"].isin(sorted(own_site["subject"].unique())[:2])]
+    elsewhere = two.assign(held_out="all-but-north")  # a validation subject of another site's fold says nothing here
+    known = pd.concat([two, elsewhere.assign(r=0.1)], ignore_index=True)
+    tables = {"scores_by_fold": by_fold(study, folds), "id_scores": known}
+    with_home = replace(study, folds=folds, experiment=recipe, tables=tables)
+    section = transfer.matrix_section(with_home)
+    assert re.findall(r'<td class="known">(.*?)</td>', section) == [f"({number(0.625)}; 2)"]
+    assert "slightly too good" in words(section)
+    without = transfer.matrix_section(replace(with_home, tables={"scores_by_fold": tables["scores_by_fold"]}))
+    means = re.compile(r"<tr><th[^>]*><b>Mean</b>.*?</tr>")
+    assert means.findall(section) == means.findall(without)
 
 
 def test_learning_curve_over_sites_is_paired(study):
@@ -411,6 +430,36 @@ def test_warnings_and_collapsed_models_are_listed_once(study):
     for figure in ("BIOT", "0.151", "−0.002", "1.0e-04"):
         assert figure in told
     assert not audit.warning_section(replace(study, summary={**summary, "warnings": [], "collapsed": []}))
+
+
+def test_a_model_that_collapsed_everywhere_is_one_line(study):
+    one = {"model": "biot", "r": 0.1, "r2": -0.002, "variance_ratio": 1e-4, "line": "LINE"}
+    rows = [{**one, "site": site, "seed": seed, "r": 0.1 + seed / 10} for site in SITES for seed in (0, 1)]
+    scored = [{"model": "biot", "site": site, "control": False} for site in (*SITES, "east")]
+    told = by_model(rows, scored)[0]
+    assert told.line == f"biot at 3 of 4 sites ({', '.join(SITES)}): mean R 0.100 to 0.200, R2 -0.002 to -0.002"
+    summary = {**study.summary, "warnings": [f"Collapsed: {told.line}."], "collapsed": rows}
+    summary["rows"] = [*summary["rows"], *scored]
+    section = audit.warning_section(replace(study, summary=summary))
+    assert "1 thing to know" in words(section)
+    shown, folded = section.split("<details>")
+    assert shown.count("BIOT") == 1
+    assert "at 3 of 4 sites" in words(shown)
+    assert folded.count("BIOT") == len(rows)
+
+
+def test_every_p_over_sites_leads_to_the_note_on_its_null(study, folder):
+    page = write_report(folder).read_text(encoding="utf-8")
+    assert page.count('id="wider"') == 1
+    items = re.findall(r'<div class="answer .*?</div>', answers_block(study))
+    linked = {re.findall(r"<dt>(.*?)</dt>", item)[0] for item in items if 'href="#wider"' in item}
+    assert linked == {"Does it work at an unseen site?", "For which parcels?"}  # the others rest on no such null
+    (control,) = (words for _, words in findings(study.summary, study.model) if words.startswith("Control, trained"))
+    assert 'href="#wider"' in control
+    assert page.count('href="#wider"') == 3
+    plain = answers_block(replace(study, summary={**study.summary, "nulls": []}))  # an older study draws no null
+    assert "href" not in plain
+    assert "√2" in plain
 
 
 def test_every_table_comes_back_from_its_file_and_from_the_page(folder):

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -91,6 +95,45 @@ def check_resumption(study: Path, words: list[str], first: pd.DataFrame, capsys:
     assert redone is None or redone["error"] == pytest.approx(gone["error"])  # None: ASHA may stop it this time
     assert {n: r for n, r in again.items() if n != number} == {n: r for n, r in content["rows"].items() if n != number}
     assert "draw " + number in capsys.readouterr().out
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+def test_ctrl_c_keeps_the_finished_trials_and_the_same_command_goes_on(store: str, tmp_path: Path) -> None:
+    recipe, study = tmp_path / "tiny.yaml", tmp_path / "tuning"
+    recipe.write_text(yaml.safe_dump(RECIPE))
+    words = [str(recipe), "--store", store, "--samples", "4", "--full", "--study", str(study), "--cpus", "1"]
+    root = Path(__file__).parents[1]
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(root), str(root / "platform")])}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "jobs.tune", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # nohup's children ignore it
+    )  # fmt: skip
+    kept = study / "trials-eegnet.json"
+    assert process.stdout is not None
+    for _ in process.stdout:
+        if kept.is_file() and any(row["ended"] for row in json.loads(kept.read_text())["rows"].values()):
+            break
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=300)
+    assert process.returncode == 130, err
+    assert "run the same command again to go on" in err
+    assert not list(study.rglob("*.partial"))
+    rows = json.loads(kept.read_text())["rows"]
+    finished = {number: row for number, row in rows.items() if row["ended"]}
+    assert 1 <= len(finished) < 4
+    assert not (study / "best.yaml").exists()
+
+    again = subprocess.run([sys.executable, "-m", "jobs.tune", *words], capture_output=True, text=True, env=env)
+    assert again.returncode == 0, again.stderr
+    after = json.loads(kept.read_text())["rows"]
+    assert {number: after[number] for number in finished} == finished  # to the second that each fold has taken
+    assert sorted(after) == ["0", "1", "2", "3"]
+    assert all(row["ended"] and len(row["folds"]) == 2 for row in after.values())
+    for number, row in rows.items():  # nor is a fold repeated of the trial that was under way
+        assert row["folds"].items() <= after[number]["folds"].items()
+    assert not any(f"draw {number}" in line for number in finished for line in again.stdout.splitlines())
+    assert (study / "best.yaml").is_file()
 
 
 @pytest.mark.slow

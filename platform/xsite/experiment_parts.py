@@ -129,8 +129,9 @@ class Folds(Part):
     """What to hold out, one fold each (several for ``growing-sites``): sites, values of ``column``, subjects
     (``siteA/01``), recordings, labels of k-fold (``fold-1``), or, for ``site-to-site``, the site that trains. Empty
     means each in turn."""
-    gap_s: float = Field(20.0, ge=0)
-    """``within-recording``: seconds between the parts, rounded up to whole volumes."""
+    gap_s: float | None = Field(None, ge=0)
+    """``within-recording``: seconds between the parts, rounded up to whole volumes; what is too short for the leakage
+    audit fails it. Empty: as few volumes as the audit allows (``window_s`` and the haemodynamic delay)."""
     window_s: float = Field(16.0, gt=0)
     """``within-recording``: the volumes of so many first seconds have no EEG window and belong to no part."""
 

@@ -6,7 +6,7 @@ says zero). A correlation alone does not show it, so every study is checked. Sha
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -92,6 +92,59 @@ def reason_of(r: float, r2: float, variance_ratio: float) -> str:
 def collapse_rows(predictions: Iterable[Prediction]) -> list[dict[str, Any]]:
     """The key ``collapsed`` of ``summary.json``: one plain row for each that :func:`find_collapsed` names."""
     return [asdict(one) | {"line": one.line} for one in find_collapsed(predictions)]
+
+
+@dataclass(frozen=True)
+class CollapsedModel:
+    """Rows of :func:`collapse_rows` about one model.
+
+    Parameters
+    ----------
+    model : str
+    sites : tuple of str
+        Where it is collapsed, in any seed.
+    n_sites : int
+        Where it was scored.
+    rows : tuple of mapping
+    """
+
+    model: str
+    sites: tuple[str, ...]
+    n_sites: int
+    rows: tuple[Mapping[str, Any], ...]
+
+    @property
+    def where(self) -> str:
+        """As in "at 3 of 4 sites"."""
+        return f"at {len(self.sites)} of {self.n_sites} site{'s' if self.n_sites != 1 else ''}"
+
+    @property
+    def line(self) -> str:
+        """One line for people, however many sites and seeds there are."""
+        if len(self.rows) == 1:
+            return str(self.rows[0]["line"])
+        r, r2 = ([row[name] for row in self.rows] for name in ("r", "r2"))
+        return (
+            f"{self.model} {self.where} ({', '.join(self.sites)}): mean R {min(r):.3f} to {max(r):.3f}, R2 "
+            f"{min(r2):.3f} to {max(r2):.3f}"
+        )
+
+
+def by_model(collapsed: Sequence[Mapping[str, Any]], scored: Sequence[Mapping[str, Any]]) -> list[CollapsedModel]:
+    """Gather the rows of ``summary["collapsed"]`` per model.
+
+    Parameters
+    ----------
+    scored : sequence of mapping
+        ``summary["rows"]``: which model was scored at which site.
+    """
+    found = []
+    for model in dict.fromkeys(row["model"] for row in collapsed):
+        rows = tuple(row for row in collapsed if row["model"] == model)
+        sites = tuple(dict.fromkeys(row["site"] for row in rows))
+        tested = {row["site"] for row in scored if row["model"] == model and not row["control"]} | {*sites}
+        found.append(CollapsedModel(model, sites, len(tested), rows))
+    return found
 
 
 def _figures(p: Prediction) -> tuple[float, float, float] | None:

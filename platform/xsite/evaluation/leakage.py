@@ -240,7 +240,7 @@ def _near(label: str, segments: Segments, t_r: Mapping[RecordingKey, float], nee
             if distance < needed - 1e-9:
                 problems.append(
                     f"{label}: {a} {segments[a][key]} and {b} {segments[b][key]} of {key} are {distance:.1f} s apart, "
-                    f"needed are {needed:g} s; set folds.gap_s: {needed:g}"
+                    f"needed are {needed:g} s; leave folds.gap_s out or set it to {needed:g}"
                 )
     return problems
 

@@ -13,6 +13,7 @@ from typing import Any
 import pandas as pd
 
 from xsite.evaluation.collapse import GLOBAL_SIGNAL
+from xsite.evaluation.folds import ENTITIES
 from xsite.evaluation.intervals import site_interval
 from xsite.evaluation.scoring import ORACLE
 from xsite.evaluation.selection import SELECTED
@@ -20,13 +21,15 @@ from xsite.evaluation.subjects import subject_scores, with_defaults
 
 FIGURES = {"r": "mean R", "r_partial": "partial R", "r2": "R2"}
 COLUMNS = (
-    "model", "kind", "n_sites", "n_subjects", "n_seeds",
+    "model", "kind", "access", "n_sites", "n_subjects", "n_seeds",
     *(f"{name}{end}" for name in FIGURES for end in ("", "_low", "_high")),
     "r_seed_sd", "windows_per_s", "parameters",
 )  # fmt: skip
 
 
-def model_table(scores: pd.DataFrame, histories: pd.DataFrame, parameters: Mapping[str, int]) -> pd.DataFrame:
+def model_table(
+    scores: pd.DataFrame, histories: pd.DataFrame, parameters: Mapping[str, int], *, n_seeds: int
+) -> pd.DataFrame:
     """One row per model, best mean R first.
 
     Parameters
@@ -37,6 +40,8 @@ def model_table(scores: pd.DataFrame, histories: pd.DataFrame, parameters: Mappi
         One row per training and epoch: ``model, control, windows_per_s``.
     parameters : mapping of model to int
         Numbers that training changes, counted on the built model.
+    n_seeds : int
+        Training seeds of the recipe. Where several folds test a recording, scores number folds and seeds together.
 
     Returns
     -------
@@ -49,7 +54,9 @@ def model_table(scores: pd.DataFrame, histories: pd.DataFrame, parameters: Mappi
     rows = []
     for model, own in scores.groupby("model", sort=False):
         subjects = subject_scores(own)
-        row: dict[str, Any] = {"model": str(model), "kind": _kind(str(model), histories)}
+        kind = _kind(str(model), histories)
+        own = own.assign(seed=_training_seeds(own, n_seeds if kind in ("trained", "chosen") else 1))
+        row: dict[str, Any] = {"model": str(model), "kind": kind, "access": _access(own)}
         row |= {"n_sites": subjects["site"].nunique(), "n_subjects": len(subjects), "n_seeds": own["seed"].nunique()}
         for name in FIGURES:
             found = site_interval([group[name] for _, group in subjects.groupby("site")], method="welch")
@@ -71,6 +78,19 @@ def _kind(model: str, histories: pd.DataFrame) -> str:
     return "trained" if model in set(histories.get("model", ())) else "closed form"
 
 
+def _access(own: pd.DataFrame) -> str:
+    """What a model knew of the test site; tables of an older version do not say."""
+    return " / ".join(dict.fromkeys(own["access"])) if "access" in own else ""
+
+
+def _training_seeds(own: pd.DataFrame, n_seeds: int) -> pd.Series[Any]:
+    """Seed of every row without the folds that were numbered with it (:func:`runtime.held_out.main_predictions`)."""
+    numbered = own.groupby([name for name in ENTITIES if name in own], dropna=False)["seed"].transform("nunique")
+    n_folds = (numbered // n_seeds).clip(lower=1)
+    seeds: pd.Series[Any] = own["seed"] // n_folds
+    return seeds
+
+
 def _seed_sd(own: pd.DataFrame) -> float:
     means = [subject_scores(one).groupby("site")["r"].mean().mean() for _, one in own.groupby("seed")]
     return float(pd.Series(means).std(ddof=1)) if len(means) > 1 else math.nan
@@ -83,7 +103,17 @@ def _speed(model: str, histories: pd.DataFrame) -> float:
 
 
 def to_markdown(table: pd.DataFrame, basis: str) -> str:
-    """The table as people read it, with what it rests on below."""
+    """The table as people read it, with what it rests on below; models of different access never share one."""
+    blocks = [_block(own) for _, own in table.groupby("access", sort=False)]
+    if len(blocks) > 1:
+        blocks = [
+            f"Access to the test site: {level}\n\n{own}"
+            for level, own in zip(dict.fromkeys(table["access"]), blocks, strict=True)
+        ]
+    return "\n".join(["\n\n".join(blocks), "", basis, ""])
+
+
+def _block(table: pd.DataFrame) -> str:
     heads = ["model", "kind", *(f"{title} [95 %]" for title in FIGURES.values())]
     heads += ["SD over seeds", "windows/s", "parameters"]
     lines = ["| " + " | ".join(heads) + " |", "|" + " --- |" * len(heads)]
@@ -92,7 +122,7 @@ def to_markdown(table: pd.DataFrame, basis: str) -> str:
         cells += [_bounded(row[name], row[f"{name}_low"], row[f"{name}_high"]) for name in FIGURES]
         cells += [_number(row["r_seed_sd"], 3), _number(row["windows_per_s"], 0), _count(row["parameters"])]
         lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join([*lines, "", basis, ""])
+    return "\n".join(lines)
 
 
 def _bounded(mean: float, low: float, high: float) -> str:

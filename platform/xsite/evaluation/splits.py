@@ -16,7 +16,7 @@ import pandas as pd
 
 from xsite.errors import FoldError
 from xsite.evaluation.columns import check_labels, column_values, row_key, safe_label
-from xsite.evaluation.folds import WITHIN_RECORDING, Fold, leave_one_site_out, manifest_keys
+from xsite.evaluation.folds import HAEMODYNAMIC_S, WITHIN_RECORDING, Fold, leave_one_site_out, manifest_keys
 from xsite.experiment_parts import Folds
 from xsite.recording import RecordingKey
 from xsite.spelling import did_you_mean
@@ -124,7 +124,8 @@ def _within_recording(manifest: pd.DataFrame, spec: Folds, seed: int) -> list[Fo
         parts = within_recording_parts(n_volumes, t_r, gap_s=spec.gap_s, window_s=spec.window_s)
         if any(stop <= start for start, stop in parts.values()):
             raise FoldError(
-                f"within-recording: {name} has {n_volumes} volumes, too few for three parts with gaps of {spec.gap_s} s"
+                f"within-recording: {name} has {n_volumes} volumes, too few for three parts with gaps of "
+                f"{spec.window_s + HAEMODYNAMIC_S if spec.gap_s is None else spec.gap_s:g} s at a TR of {t_r:g} s"
             )
         segments = {side: {keys[name]: span} for side, span in parts.items()}
         one = (keys[name],)
@@ -134,9 +135,18 @@ def _within_recording(manifest: pd.DataFrame, spec: Folds, seed: int) -> list[Fo
 
 
 def within_recording_parts(
-    n_volumes: int, t_r: float, *, gap_s: float = 20.0, window_s: float = 16.0
+    n_volumes: int, t_r: float, *, gap_s: float | None = None, window_s: float = 16.0
 ) -> dict[str, tuple[int, int]]:
     """Volumes ``[start, stop)`` of the paper's 8:1:1 cut of one scan in time, with a gap before the second and third.
+
+    Parameters
+    ----------
+    n_volumes : int
+    t_r, window_s : float
+        Seconds.
+    gap_s : float, optional
+        Seconds that no part has. Left out, the first volume of a part comes a window and the haemodynamic delay after
+        the last one of the part before: the 20 s of the paper at its TR, and never less than the audit demands.
 
     Examples
     --------
@@ -144,7 +154,8 @@ def within_recording_parts(
     {'train': (8, 461), 'val': (471, 517), 'test': (527, 575)}
     """
     first = math.ceil(window_s / t_r - 1e-9)
-    gap = math.ceil(gap_s / t_r - 1e-9)
+    apart = math.ceil((window_s + HAEMODYNAMIC_S) / t_r - 1e-10)  # volumes from the last of one part to the next one's
+    gap = apart - 1 if gap_s is None else math.ceil(gap_s / t_r - 1e-9)
     n = n_volumes - first
     stop_train = first + int(0.8 * n)
     stop_val = stop_train + int(0.1 * n)

@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from xsite.evaluation.collapse import GLOBAL_SIGNAL, collapse_rows
+from xsite.evaluation.collapse import GLOBAL_SIGNAL, by_model, collapse_rows
 from xsite.evaluation.compare import compare, rank_models
 from xsite.evaluation.figures import site_figures
 from xsite.evaluation.generalization import id_ood
@@ -169,5 +169,5 @@ def _warnings(content: Mapping[str, Any], known: set[str], basis: Basis) -> list
             f"{content['surrogates']} surrogates are too few for Holm's correction over the parcels (smallest possible "
             f"p {max(floors):.3f}): read p_max, or set surrogates to {needed}."
         )
-    found += [f"Collapsed: {row['line']}." for row in content["collapsed"]]
+    found += [f"Collapsed: {one.line}." for one in by_model(content["collapsed"], content["rows"])]
     return [sentence for sentence in found if sentence]

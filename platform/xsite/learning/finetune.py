@@ -24,18 +24,21 @@ from xsite.evaluation.folds import HAEMODYNAMIC_S
 from xsite.experiment import Experiment
 from xsite.experiment_parts import Optim
 from xsite.learning.adaptation import input_alignment
+from xsite.learning.adapters import adaptable_layers, add_adapters, merge_adapters
 from xsite.learning.algorithms.erm import squared_error
 from xsite.learning.loop import fit
 from xsite.learning.predict import channel_index_for, input_channels
+from xsite.learning.probe import noise_windows
 from xsite.learning.seeds import seed_everything
 from xsite.learning.targets import TargetSpec, unseen_target
 from xsite.recording import Float, Recording
 
-Part = Literal["head", "norms", "all"]
+Part = Literal["head", "norms", "adapters", "all"]
 PARTS: tuple[Part, ...] = get_args(Part)
 """``head``: what turns features into parcels. ``norms``: the head and the gains and offsets of all normalisation layers
-(few numbers spread over the depth, in the manner of adapters). ``all``: everything, at a tenth of the learning rate."""
-RATE: dict[Part, float] = {"head": 1.0, "norms": 1.0, "all": 0.1}
+(few numbers spread over the depth). ``adapters``: the head and low-rank updates of all other linear layers
+(:mod:`xsite.learning.adapters`). ``all``: everything, at a tenth of the learning rate."""
+RATE: dict[Part, float] = {"head": 1.0, "norms": 1.0, "adapters": 1.0, "all": 0.1}
 NORMS = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm)
 EPOCHS = 30
 SMALLEST_BATCH = 4
@@ -50,15 +53,19 @@ class Calibrated:
     Parameters
     ----------
     model : nn.Module
+        Plain: adapters are merged into its weights.
     best_epoch : int
         0 where fine-tuning was no better than leaving the model alone.
     errors : tuple of float
         Error on the subjects that stop: before, then after every epoch.
+    n_trained : int
+        How many numbers the part has that were free to move.
     """
 
     model: nn.Module
     best_epoch: int
     errors: tuple[float, ...]
+    n_trained: int
 
 
 class PartlyTrained(nn.Module):
@@ -94,13 +101,13 @@ def finetune(
         Its ``config.json``.
     recordings : sequence of Recording
         All of the k subjects' recordings, in the order of the draw: the last subject stops the training.
-    part : {"head", "norms", "all"}
+    part : {"head", "norms", "adapters", "all"}
     seed : int
 
     Raises
     ------
     RecipeError
-        The recordings are too short: no window to train on, or none to stop on.
+        The recordings are too short: no window to train on, or none to stop on; or adapters find no linear layer.
     """
     spec = TargetSpec.from_dict(config["target"])
     device = next(model.parameters()).device
@@ -113,20 +120,21 @@ def finetune(
         )
     base = Experiment.model_validate(config["experiment"]).optim
     optim = finetuning_optim(base, part, len(sources[0]))
-    first = _trainable_copy(model, part, sources[0])
+    first = trainable_copy(model, part, sources[0], seed=seed)
+    n_trained = sum(p.numel() for p in first.parameters() if p.requires_grad)
     before = masked_error(model, sources[1])
     found = fit(PartlyTrained(first, part), sources[0], sources[1], optim, seed=seed, device=device)
     errors = (before, *(row["val_loss"] for row in found.history))
     best_epoch = int(np.argmin(errors))
     if best_epoch == 0:
-        return Calibrated(copy.deepcopy(model).eval(), 0, errors)
+        return Calibrated(copy.deepcopy(model).eval(), 0, errors, n_trained)
     whole = _source(model, config, list(zip(recordings, targets, strict=True)), device)
     seed_everything(seed)
-    last = _trainable_copy(model, part, whole)
+    last = trainable_copy(model, part, whole, seed=seed)
     optim = finetuning_optim(base, part, len(whole))
     result = fit(PartlyTrained(last, part), whole, None, optim, seed=seed, n_epochs=best_epoch, device=device)
     last.load_state_dict(result.best_state)
-    return Calibrated(last.requires_grad_(True).eval(), best_epoch, errors)
+    return Calibrated(merge_adapters(last).requires_grad_(True).eval(), best_epoch, errors, n_trained)
 
 
 def finetuning_optim(optim: Optim, part: Part, n_windows: int) -> Optim:
@@ -170,7 +178,10 @@ def _in_time(recording: Recording, target_VR: Float, window_s: float) -> tuple[S
 
 
 def part_parameters(model: nn.Module, part: Part, source: WindowSource) -> list[nn.Parameter]:
-    """Parameters of a part. The head's are those that the model's ``head`` uses, found by asking for gradients."""
+    """The model's own parameters of a part; adapters add theirs to the head's (:func:`trainable_copy`).
+
+    The head's are those that the model's ``head`` uses, found by asking for gradients.
+    """
     if part == "all":
         return list(model.parameters())
     batch = source.gather(np.arange(min(2, len(source))))[0]
@@ -200,12 +211,34 @@ def masked_error(model: nn.Module, source: WindowSource) -> float:
     return total / max(count, 1)
 
 
-def _trainable_copy(model: nn.Module, part: Part, source: WindowSource) -> nn.Module:
+def trainable_copy(model: nn.Module, part: Part, source: WindowSource, *, seed: int) -> nn.Module:
+    """A copy of which the part alone may move; it predicts exactly what the model predicts.
+
+    Raises
+    ------
+    RecipeError
+        Adapters find no linear layer.
+    """
     own = copy.deepcopy(model)
     chosen = {id(parameter) for parameter in part_parameters(own, part, source)}
     for parameter in own.parameters():
         parameter.requires_grad_(id(parameter) in chosen)
+    if part == "adapters":
+        add_adapters(own, chosen, seed=seed)
     return own
+
+
+def check_part(model: nn.Module, config: Mapping[str, Any], part: Part) -> None:
+    """Whether a model has such a part, before any recording is read.
+
+    Raises
+    ------
+    RecipeError
+        Adapters find no linear layer.
+    """
+    if part == "adapters":
+        few = noise_windows(model, config["ch_names"], len(config["parcels"]), 2)
+        adaptable_layers(model, {id(parameter) for parameter in part_parameters(model, "head", few)})
 
 
 def _source(model: nn.Module, config: Mapping[str, Any], side: Sequence[Sided], device: torch.device) -> WindowSource:

@@ -12,10 +12,11 @@ from xsite.reports import audit
 from xsite.reports.chance import ALPHA, significant_parcels
 from xsite.reports.folder import Study
 from xsite.reports.markup import Html, interval, join, number, tag
-from xsite.reports.verdict import EQUAL_R, Tone, digits_of, label, p_value, rival_of
+from xsite.reports.verdict import EQUAL_R, Tone, digits_of, label, p_value, rival_of, wide_null
 
 Answer = tuple[Tone, str, str]
 """Tone, question, answer."""
+WORKS, PARCELS = "Does it work", "For which parcels?"
 UNSEEN = {"site": "an unseen site", "training-sites": "an unseen site"}
 
 
@@ -30,17 +31,19 @@ def answers(study: Study) -> list[Answer]:
 
 
 def answers_block(study: Study) -> Html:
-    """The answers as a list of terms."""
-    items = [
-        tag("div", join([tag("dt", question), tag("dd", words)]), class_=f"answer {tone}")
-        for tone, question, words in answers(study)
-    ]
+    """The answers as a list of terms; where one rests on a null of a mean over sites, with the note on that."""
+    note = wide_null(study.summary)
+    noted = join([" (", note, ")"]) if note else note
+    items = []
+    for tone, question, words in answers(study):
+        told = join([words, noted if question.startswith((WORKS, PARCELS)) else ""])
+        items.append(tag("div", join([tag("dt", question), tag("dd", told)]), class_=f"answer {tone}"))
     return tag("dl", join(items), class_="answers") if items else Html("")
 
 
 def _works(study: Study, total: Mapping[str, Any]) -> Answer:
     unseen = UNSEEN.get(study.unit)
-    question = f"Does it work at {unseen}?" if unseen else "Does it work on what was held out?"
+    question = f"{WORKS} at {unseen}?" if unseen else f"{WORKS} on what was held out?"
     n = int(study.summary.get("surrogates") or 0)
     ps = [total.get("p_null"), total.get("p_shift")]
     chance = all(p is not None and p <= ALPHA for p in ps) and n > 0 and total["r_mean"] > 0
@@ -93,7 +96,7 @@ def _parcels(study: Study) -> Answer | None:
     lost = [r["parcel"] for r in rows if r not in good]
     if lost and len(lost) <= 4:
         words += f"; not shown for {', '.join(lost)}"
-    return tone, "For which parcels?", words + "."
+    return tone, PARCELS, words + "."
 
 
 def _global_signal(study: Study) -> Answer:

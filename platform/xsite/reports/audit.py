@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from xsite.evaluation.collapse import CollapsedModel, by_model
 from xsite.reports.folder import Study
 from xsite.reports.markup import Html, join, number, table, tag
 from xsite.reports.verdict import label
 
+COLLAPSE: tuple[tuple[str, Callable[[float], str]], ...] = (
+    ("r", lambda value: number(value, 3)),
+    ("r2", lambda value: number(value, 3)),
+    ("variance_ratio", lambda value: f"{value:.1e}"),
+)
+"""Figures of a collapsed model, and how each is written."""
 WORDS = {"pass": "passed", "warn": "remark", "fail": "FAILED"}
 
 
@@ -42,9 +49,8 @@ def audit_section(study: Study) -> Html:
 
 def warning_section(study: Study) -> Html:
     """Warnings of the summary, one by one, and collapsed models with their figures."""
-    collapsed = study.summary.get("collapsed") or []
-    told = {f"Collapsed: {row['line']}." for row in collapsed}
-    warnings = [words for words in study.summary.get("warnings") or [] if words not in told]
+    collapsed = by_model(study.summary.get("collapsed") or [], study.summary.get("rows") or [])
+    warnings = [words for words in study.summary.get("warnings") or [] if not words.startswith("Collapsed: ")]
     if not warnings and not collapsed:
         return Html("")
     n = len(warnings) + len(collapsed)
@@ -52,21 +58,41 @@ def warning_section(study: Study) -> Html:
     if warnings:
         parts.append(tag("ul", join(tag("li", words, class_="open") for words in warnings), class_="findings"))
     if collapsed:
-        rows = [
-            [
-                label(r["model"]),
-                r["site"],
-                r["seed"],
-                number(r["r"], 3),
-                number(r["r2"], 3),
-                f"{r['variance_ratio']:.1e}",
-            ]
-            for r in collapsed
-        ]
-        head = ["Collapsed model", "Site", "Seed", "Mean R", "R2", "Variance, share of the target's"]
-        caption = (
-            "A prediction that hardly moves, or that correlates and is no better than zero in squared error: its R is "
-            "no evidence that anything was learned."
-        )
-        parts.append(table(head, rows, caption=caption))
+        parts.append(_collapsed(collapsed))
     return join(parts)
+
+
+def _collapsed(models: Sequence[CollapsedModel]) -> Html:
+    """One line per model, every site and seed folded below."""
+    body = [
+        [
+            label(one.model),
+            one.where,
+            ", ".join(one.sites),
+            len(one.rows),
+            *(_range(one.rows, *own) for own in COLLAPSE),
+        ]
+        for one in models
+    ]
+    head = ["Collapsed model", "Where", "Sites", "Trainings", "Mean R", "R2", "Variance, share of the target's"]
+    caption = (
+        "A prediction that hardly moves, or that correlates and is no better than zero in squared error: its R is "
+        "no evidence that anything was learned. Trainings: sites times seeds, each judged on its own, over the "
+        "recordings of the held-out site; lowest and highest of their figures."
+    )
+    shown = table(head, body, caption=caption, kind="words")
+    rows = [
+        [label(r["model"]), r["site"], r["seed"], *(write(r[name]) for name, write in COLLAPSE)]
+        for one in models
+        for r in one.rows
+    ]
+    head = ["Collapsed model", "Site", "Seed", "Mean R", "R2", "Variance, share of the target's"]
+    each = table(head, rows, caption="Every site and seed on its own.")
+    return join(
+        [shown, tag("details", join([tag("summary", "Site by site"), each])) if len(rows) > len(models) else ""]
+    )
+
+
+def _range(rows: Sequence[Mapping[str, Any]], name: str, write: Callable[[float], str]) -> str:
+    low, high = (write(bound([row[name] for row in rows])) for bound in (min, max))
+    return low if low == high else f"{low} to {high}"

@@ -36,12 +36,16 @@ def null_section(study: Study) -> Html:
         f"p = {p_value(total['p_null'], n)} (phase-randomised) and p = {p_value(total.get('p_shift'), n)} (circularly "
         f"shifted); {above} of {len(rows)} sites are below {ALPHA:g} under both."
     )
-    caption = (
+    words = (
         f"{label(study.model)}. Filled: means of {n:,} phase-randomised surrogates; outline: {n:,} circularly shifted "
         "ones; line: what was observed. Both keep the smoothness of BOLD, which makes textbook p-values too small; "
-        f"neither sees a drift that EEG and BOLD share. p is one-sided, (k + 1) / (n + 1). {WIDER} "
-        f"n: {total['n_subjects']} subjects, {total['n_sites']} sites."
+        f"neither sees a drift that EEG and BOLD share. p is one-sided, (k + 1) / (n + 1). "
     )
+    rests = (
+        f" n: {total['n_subjects']} subjects, {total['n_sites']} sites. Selection rule: {study.summary['selection']}. "
+        f"Access to the test site: {study.summary['test_site_access']}."
+    )
+    caption = join([words, tag("span", WIDER, id="wider"), rests])
     chart = null_histograms(own, {**rows, "all": total}, n, colour(study.model))
     picture = figure(inline_svg(chart, name="nulls", label="Null distributions behind the observed means"), caption)
     return join([tag("p", sentence), picture])
@@ -123,8 +127,8 @@ def parcel_section(study: Study) -> Html:
     caption = (
         f"{label(study.model)}, parcels by R. Filled: better than chance after correction; ring: not shown to be. "
         f"Line: 95 % t-interval over {rows[0]['n_sites']} sites. Tick: partial R, what is left when the recording's "
-        f"own measured global signal is known. n: {rows[0]['n_subjects']} subjects. Access to the test site: "
-        f"{study.summary['test_site_access']}."
+        f"own measured global signal is known. n: {rows[0]['n_subjects']} subjects. Selection rule: "
+        f"{study.summary['selection']}. Access to the test site: {study.summary['test_site_access']}."
     )
     chart = parcel_forest(rows, column, colour(study.model))
     picture = figure(inline_svg(chart, name="tested", label="R and partial R of every parcel"), caption)

@@ -31,6 +31,13 @@ COLOURS = {
     "labram": "#d0453b",
     "eegnet": "#2b9bb5",
     "neurobolt-x": "#274b9f",
+    "beira": "#c2567a",
+    "siren": "#12806a",
+    "ffcl": "#6d7f1c",
+    "cnn-transformer": "#94476b",
+    "st-transformer": "#7a4a2b",
+    "lag-tokens": "#e39bb4",
+    "selected": "#4f5d8a",
 }
 CONTROL = "#b0559e"
 OTHERS = ("#12806a", "#c2567a", "#8a6fdf", "#6d7f1c", "#3f8fc4", "#94476b", "#4f5d8a", "#5aa55a")

@@ -29,10 +29,11 @@ def forest_section(study: Study) -> Html:
     mine = subjects[(subjects["model"] == study.model) & ~subjects["control"].astype(bool)]
     dots = {str(site): group["r"].dropna().tolist() for site, group in mine.groupby("site")}
     chart = forest(rows, theirs, dots, total, (study.model, rival))
-    below = f" Small ring: {label(rival)}." if rival else ""
+    below = f" Ring: {label(rival)}." if rival else ""
     caption = (
         f"{label(study.model)}. Square: mean over the site's subjects, its area their number; line: 95 % t-interval "
-        f"over subjects; dots: subjects; grey bar: where 95 % of the surrogates lie.{below} Diamonds: mean over the "
+        f"over subjects; dots: subjects; grey bar: where 95 % of the site's own "
+        f"surrogates lie (null as drawn, not widened).{below} Diamonds: mean over the "
         f"sites, with the 95 % interval for a site to come (t over {total['n_sites']} site means) and for exactly "
         f"these sites (Welch, over {total['n_subjects']} subjects). Selection rule: {study.summary['selection']}. "
         f"Access to the test site: {study.summary['test_site_access']}."
@@ -104,7 +105,7 @@ def forest(
         for y, (mean, low, high) in zip(heights, ends, strict=True):
             written = f"{number(mean)}  {interval(low, high)}"
             ax.text(1.02, y, written, transform=ax.get_yaxis_transform(), va="center", fontsize=9, color=INK)
-        _limits(ax, rows, dots, total)
+        _limits(ax, [*rows, *(rivals[row["site"]] for row in rows if row["site"] in rivals)], dots, total)
     return chart
 
 
@@ -140,7 +141,8 @@ def _limits(
     ax: Any, rows: Sequence[Mapping[str, Any]], dots: Mapping[str, Sequence[float]], total: Mapping[str, Any]
 ) -> None:
     """From what is measured, not from intervals that few subjects make as wide as the page."""
-    seen = [value for own in dots.values() for value in own] + [row["r_mean"] for row in rows]
+    seen = [value for own in dots.values() for value in own]
+    seen += [row["r_mean"] for row in rows if row["r_mean"] is not None]
     seen += [row[name] for row in rows for name in ("null_low", "null_high") if row[name] is not None]
     low, high = float(np.min(seen)), float(np.max(seen))
     room = 0.12 * (high - low) + 0.05

@@ -30,7 +30,8 @@ def gap_section(study: Study) -> Html:
         f"{label(study.model)}. Ring: validation subjects whose site trained (ID); filled: all subjects of the site "
         "when it was held out (OOD). The gap is paired: the same people, with and without their site in the training "
         "set; validation subjects chose the checkpoint, so ID, and the gap, are slightly too large. The two "
-        "means are over different subjects where few of a site's select; the gap is not."
+        f"means are over different subjects where few of a site's select; the gap is not. Selection rule: "
+        f"{study.summary['selection']}. Access to the test site: {study.summary['test_site_access']}."
     )
     chart = gap_chart(own["sites"], colour(study.model))
     picture = figure(inline_svg(chart, name="gap", label="R at known and at unseen sites"), caption)
@@ -85,7 +86,8 @@ def rank_section(study: Study) -> Html:
         f"Average rank over {ranks['n']} {ranks['unit']}, 1 is best. A bar joins models of which no two differ "
         f"(sign-flip tests, Holm-corrected over {len(ranks['pairs'])} pairs). {tested}Nemenyi's critical difference: "
         f"{number(ranks['critical_difference'])} ranks. {ranks['unit'].capitalize()} of one site share a training: "
-        "this is about these sites."
+        f"this is about these sites. Selection rule: {study.summary['selection']}. Access to the test site: "
+        f"{study.summary['test_site_access']}."
     )
     picture = figure(inline_svg(rank_chart(ranks), name="ranks", label="Average ranks of the models"), caption)
     rows = [

@@ -19,12 +19,12 @@ from xsite.reports.parcel_table import parcel_table
 from xsite.reports.verdict import label, rival_of
 
 
-def basis(study: Study, n: str) -> str:
-    """What every table rests on: n, unit, who selected, what the model knew of the test site."""
+def basis(study: Study, n: str, level: str = "") -> str:
+    """What every table rests on: n, unit, who selected, what its models knew of the test site."""
     return (
         f"n: {n}. Unit: Pearson R (no unit) over a whole recording, mean over parcels, then over a subject's "
         f"recordings, then over subjects. Selection rule: {study.summary['selection']}. Access to the test site: "
-        f"{study.summary['test_site_access']}."
+        f"{level or study.summary['test_site_access']}."
     )
 
 
@@ -57,13 +57,18 @@ def _tiles(study: Study) -> list[Html]:
     order = {study.model: 0, rival_of(study.model, study.summary): 1, GLOBAL_SIGNAL: 2, ORACLE: 3}
     rows = [r for r in study.summary["overall"] if not r["control"] and r["r_mean"] is not None and r["model"] in order]
     found = [
-        (f"{number(r['r_mean'])}", f"{label(r['model'])}, mean R of {r['n_sites']} sites")
+        (f"{number(r['r_mean'])}", f"{label(r['model'])}, mean R of {r['n_sites']} sites{_next_site(r)}")
         for r in sorted(rows, key=lambda r: order[r["model"]])
     ]
     means = {r["model"]: r["r_mean"] for r in rows}
     if means.get(ORACLE) and study.model in means:
         found.append((f"{100 * means[study.model] / means[ORACLE]:.0f} %", "of the oracle's R"))
     return [tag("div", join([tag("b", big), tag("span", small)]), class_="tile") for big, small in found]
+
+
+def _next_site(row: Mapping[str, Any]) -> str:
+    bounds = interval(row["ci_low"], row["ci_high"])
+    return "" if bounds == "–" else f", 95 % {bounds}"
 
 
 def site_section(study: Study) -> Html:
@@ -76,29 +81,39 @@ def site_section(study: Study) -> Html:
     picture = figure(
         inline_svg(chart, name="sites", label="Mean R per held-out site and model"),
         "Large dot: mean over subjects with its 95 % t-interval. Small dots: subjects. Grey bar: 95 % band of the "
-        "surrogates. Ring: control trained on the BOLD of other subjects. A constant prediction has no R and no dot.",
+        "surrogates. Ring: control trained on the BOLD of other subjects. A constant prediction has no R and no dot. "
+        + basis(study, counts(study)),
     )
-    return join([picture, _site_table(study), _comparison_table(study)])
+    return join([picture, *(_site_table(study, level) for level in levels(study)), _comparison_table(study)])
 
 
-def _site_table(study: Study) -> Html:
+def levels(study: Study) -> list[str]:
+    """Levels of access of the page's models, the study's own first: figures of two levels never share a table."""
+    own = str(study.summary["test_site_access"])
+    return list(dict.fromkeys([own, *(str(row.get("access", own)) for row in study.summary["rows"])]))
+
+
+def _site_table(study: Study, level: str) -> Html:
     n = int(study.summary["surrogates"])
     header = ["Site", "Model", "Subjects", "Volumes", "Mean\u00a0R", "95 % interval", "Partial\u00a0R", "p"]
     header += ["Oracle\u00a0R", "%\u00a0of oracle", "MSE", "Skill,\u00a0%"]
     caption = (
         f"Intervals are t-based over subjects; fewer than five subjects make them wide. Partial R: without what "
         f"the measured global signal explains. p is (k+1)/(n+1) over {n:,} phase-randomised surrogates of the measured "
-        f"BOLD. Skill: reduction of MSE against predicting zero. {basis(study, counts(study))}"
+        f"BOLD. Skill: reduction of MSE against predicting zero. {basis(study, counts(study), level)}"
     )
-    return table(header, _site_rows(study, n), caption=caption, kind="models")
+    shown = table(header, _site_rows(study, n, level), caption=caption, kind="models")
+    return shown if len(levels(study)) == 1 else join([tag("h3", f"Access to the test site: {level}"), shown])
 
 
-def _site_rows(study: Study, n: int) -> list[list[Any]]:
+def _site_rows(study: Study, n: int, level: str) -> list[list[Any]]:
     bounds = {(i["site"], i["model"], i["control"]): i for i in study.summary["intervals"]}
     partial = subject_scores(study.scores).groupby(["site", "model", "control"])["r_partial"].mean()
     zero = {r["site"]: r["mse_mean"] for r in study.summary["rows"] if r["model"] == "zero" and not r["control"]}
     rows: list[list[Any]] = []
     for row in study.summary["rows"]:
+        if row.get("access", level) != level:
+            continue
         place = row["site"], row["model"], row["control"]
         oracle, skill = row["oracle_r_mean"], None
         if zero.get(row["site"]):
@@ -126,6 +141,7 @@ def _comparison_table(study: Study) -> Html:
     caption = "Paired by subject; over all sites the unit is the site, and p flips the signs of its differences (no "
     caption += f"smaller than 2 / 2^n). {basis(study, counts(study))}"
     header = ["Held-out site", f"{label(study.model)} minus", "n", "Difference of R", "95 % interval", "p, sign flips"]
+    header += ["Access"]
     whole = table(header, [_pair(p) for p in pairs if p["site"] == "all"], caption=caption)
     each = table(
         header, [_pair(p) for p in pairs if p["site"] != "all"], caption="Within a site the unit is the subject."
@@ -162,7 +178,8 @@ def _pair(pair: Mapping[str, Any]) -> list[Any]:
     few = " (few)" if pair["few"] else ""
     site = "All sites" if pair["site"] == "all" else pair["site"]
     cells = [label(pair["b"]), f"{pair['n']} {pair['unit']}{few}", number(pair["difference"], 3, sign=True)]
-    return [site, *cells, interval(pair["ci_low"], pair["ci_high"], 3, sign=True), number(pair.get("p_flip"), 3)]
+    cells += [interval(pair["ci_low"], pair["ci_high"], 3, sign=True), number(pair.get("p_flip"), 3)]
+    return [site, *cells, pair.get("access", "–")]
 
 
 def parcel_section(study: Study) -> Html:

@@ -16,6 +16,11 @@ from xsite.reports.folder import Study
 from xsite.reports.markup import INK, LINE, MUTED, STYLE, Html, figure, inline_svg, interval, join, number, table, tag
 from xsite.reports.verdict import label
 
+HOME = (
+    "Diagonal, in brackets and in no mean: the training site itself, its validation subjects (after the semicolon: how "
+    "many), who chose the checkpoint; so it is a known site, and slightly too good."
+)
+NO_HOME = "The diagonal would be a known site and was not scored."
 CURVES = ("#3d74d9", "#e07b28", "#2f9e77", "#b0559e")
 
 
@@ -59,7 +64,7 @@ def matrix_section(study: Study) -> Html:
     if study.scheme != "site-to-site" or means["train"].nunique() < 2:
         return Html("")
     wide = means.pivot_table(index="train", columns="site", values="r", sort=True)
-    gives, takes = wide.mean(axis=1), wide.mean(axis=0)
+    gives, takes, known = wide.mean(axis=1), wide.mean(axis=0), _at_home(study)
     sentence = (
         f"A single training site carries over with a mean R of {number(float(means['r'].mean()))}. Best teacher: "
         f"{gives.idxmax()} ({number(float(gives.max()))}); hardest to reach: {takes.idxmin()} "
@@ -68,17 +73,33 @@ def matrix_section(study: Study) -> Html:
     body = []
     for train in wide.index:
         row = wide.loc[train]
-        cells = [_cell(row.get(site)) for site in wide.columns]
+        cells = [known.get(site, _cell(None)) if site == train else _cell(row.get(site)) for site in wide.columns]
         body.append([train, *cells, _cell(float(gives[train]))])
     body.append([tag("b", "Mean"), *(_cell(float(takes.loc[site])) for site in wide.columns), tag("td", "")])
     counts = means.groupby("site")["n_subjects"].max()
     header = ["Trained on \\ tested at", *(f"{site} ({counts[site]})" for site in wide.columns), "Mean"]
     caption = (
         f"{label(study.model)}: mean R over the tested site's subjects (in brackets: how many), trained on one site "
-        f"only; the diagonal would be a known site and is not tested. Selection rule: {study.summary['selection']}. "
+        f"only. {HOME if known else NO_HOME} Selection rule: {study.summary['selection']}. "
         f"Access to the test site: {study.summary['test_site_access']}."
     )
     return join([tag("p", sentence), table(header, body, caption=caption)])
+
+
+def _at_home(study: Study) -> dict[str, Html]:
+    """Diagonal of the matrix: the training site's validation subjects, by site; empty where none was scored."""
+    scores = study.tables.get("id_scores")
+    if scores is None or scores.empty:
+        return {}
+    home = {fold["held_out"]: {key[0] for key in fold["train"]} for fold in study.folds}
+    inside = [site in home.get(fold, ()) for site, fold in zip(scores["site"], scores["held_out"], strict=True)]
+    own = subject_scores(scores[inside].drop(columns="held_out"))
+    own = own[(own["model"] == study.model) & ~own["control"].astype(bool)]
+    return {
+        str(site): tag("td", f"({number(float(group['r'].mean()))}; {len(group)})", class_="known")
+        for site, group in own.groupby("site")
+        if group["r"].notna().any()
+    }
 
 
 def _cell(value: Any) -> Html:

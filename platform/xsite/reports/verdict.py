@@ -6,9 +6,10 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+from xsite.evaluation.collapse import by_model
 from xsite.evaluation.intervals import few_sites_warning
 from xsite.evaluation.paired import main_rival
-from xsite.reports.markup import interval, number
+from xsite.reports.markup import Html, interval, join, number, tag
 
 Tone = Literal["good", "bad", "open"]
 LABELS = {
@@ -20,6 +21,10 @@ LABELS = {
     "eegnet": "EEGNet",
     "beira": "BEIRA",
     "siren": "SIREN",
+    "cnn-transformer": "CNN-Transformer",
+    "st-transformer": "ST-Transformer",
+    "lag-tokens": "Lag tokens",
+    "selected": "Selected variant",
     "ridge": "Ridge",
     "mean": "Training mean",
     "zero": "Zero",
@@ -132,6 +137,14 @@ def p_value(p: float | None, n: int) -> str:
     return f"{p:.{max(2, math.ceil(math.log10(max(n + 1, 2)) - 0.03))}f}"  # 1 / 1,001 is 0.001, 1 / 2,001 is 0.0005
 
 
+def wide_null(summary: Mapping[str, Any]) -> Html:
+    """Beside every p-value and band of a mean over sites: their null is widened, and where that is explained."""
+    if not summary.get("surrogates") or not any(row["n_sites"] > 1 for row in summary["overall"]):
+        return Html("")
+    words = "null √2 wider, as folds are not independent"
+    return tag("a", words, href="#wider") if summary.get("nulls") else Html(words)
+
+
 def _control(summary: Mapping[str, Any]) -> tuple[Tone, str]:
     controls = _of(summary["overall"], control=True)
     if not controls:
@@ -143,21 +156,17 @@ def _control(summary: Mapping[str, Any]) -> tuple[Tone, str]:
         place = {True: "inside", False: "above" if above else "below", None: "without"}[row["inside_band"]]
         band = interval(row["null_low"], row["null_high"])
         parts.append(f"{label(row['model'])} {number(row['r_mean'], 3)}, {place} its 95 % band of chance {band}")
-    sentence = "Control, trained on other subjects' BOLD: " + "; ".join(parts) + "."
-    return ("bad", sentence + " Suspect a leak.") if leaks else ("good", sentence)
+    sentence = "Control, trained on other subjects' BOLD: " + "; ".join(parts) + "." + " Suspect a leak." * (leaks > 0)
+    wide = wide_null(summary)
+    return "bad" if leaks else "good", join([sentence, " (", wide, ")"]) if wide else sentence
 
 
 def _collapsed(summary: Mapping[str, Any]) -> tuple[Tone, str] | None:
     rows = summary.get("collapsed") or []
     if not rows:
         return None
-    if len(rows) > 3:
-        sites: dict[str, dict[str, None]] = {}
-        for row in rows:
-            sites.setdefault(label(row["model"]), {})[row["site"]] = None
-        lines = [f"{model} at {len(own)} site{'s' if len(own) > 1 else ''}" for model, own in sites.items()]
-    else:
-        lines = [row["line"] for row in rows]
+    models = by_model(rows, summary["rows"])
+    lines = [rows[0]["line"]] if len(rows) == 1 else [f"{label(one.model)} {one.where}" for one in models]
     return "bad", "Collapsed: " + "; ".join(lines) + ". A correlation alone would hide this."
 
 

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -21,6 +20,7 @@ import torch
 
 from xsite.data.store import data_hash
 from xsite.errors import CheckpointError, FoldError, FormatError, RecipeError, StoreError, XsiteError
+from xsite.evaluation.calibration import Draw, calibration_draws
 from xsite.evaluation.folds import Fold
 from xsite.evaluation.plan import Plan, Run
 from xsite.evaluation.scoring import score_predictions
@@ -28,7 +28,7 @@ from xsite.evaluation.subjects import subject_scores
 from xsite.experiment import Experiment, load_experiment
 from xsite.learning.adaptation import access_level
 from xsite.learning.checkpoint import load_checkpoint
-from xsite.learning.finetune import Part, finetune
+from xsite.learning.finetune import Part, check_part, finetune
 from xsite.learning.predict import predict_recording
 from xsite.learning.targets import TargetSpec
 from xsite.recording import RecordingKey
@@ -41,32 +41,6 @@ from xsite.runtime.study import StudyFolder
 FILE = "calibration.parquet"
 NEEDED = ("experiment.yaml", "plan.json", "folds.json", "manifest.parquet", "scores.parquet")
 Say = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Draw:
-    """Who calibrates and who is scored; ``calibrated`` has the largest k, of which a smaller k takes the first."""
-
-    number: int
-    calibrated: tuple[str, ...]
-    scored: tuple[str, ...]
-
-
-def calibration_draws(subjects: Sequence[str], ks: Sequence[int], n_draws: int, *, seed: int, site: str) -> list[Draw]:
-    """Random choices of a site's subjects, the same for the same seed; a choice that is drawn twice counts once.
-
-    Parameters
-    ----------
-    ks : sequence of int
-        Those that would leave nobody to score are left out: the largest possible one is at most ``len(subjects) - 1``.
-    """
-    able = [k for k in ks if 0 < k < len(subjects)]
-    if not able:
-        return []
-    rng = np.random.default_rng([seed, zlib.crc32(site.encode())])
-    orders = [tuple(rng.permutation(sorted(subjects)).tolist()) for _ in range(n_draws)]
-    distinct = dict.fromkeys((order[: max(able)], tuple(sorted(order[max(able) :]))) for order in orders)
-    return [Draw(number, calibrated, scored) for number, (calibrated, scored) in enumerate(distinct)]
 
 
 @dataclass(frozen=True)
@@ -113,13 +87,14 @@ def run_calibration(
     -------
     DataFrame
         What was asked, one row per scored subject, with ``held_out, variant, seed, k, draw, part, site, subject, r,
-        r_partial, mse, r2, n_volumes, best_epoch, calibrated_on, access, run, fingerprint``. Rows of k = 0 have the
-        part ``none``.
+        r_partial, mse, r2, n_volumes, best_epoch, n_trained, calibrated_on, access, run, fingerprint``. Rows of k = 0
+        have the part ``none``; ``n_trained`` is how many numbers of the model were free to move.
 
     Raises
     ------
     FormatError, StoreError, RecipeError, FoldError
-        The folder holds no finished study, the store is another one, or no site has two subjects.
+        The folder holds no finished study, the store is another one, no site has two subjects, or a model has no such
+        part.
     """
     folder = StudyFolder(study)
     experiment, plan, folds = _read(folder.path)
@@ -134,6 +109,7 @@ def run_calibration(
     table = known_rows(folder.path / FILE, {piece.of: piece.fingerprint for piece in pieces})
     done = set(table["run"]) if len(table) else set()
     if todo := [piece for piece in pieces if piece.hash not in done]:
+        _check_parts(folder, todo, build_model)
         tested = {key for piece in todo for key in folds[piece.run.fold].test}
         rows = [key in tested for key in row_keys(manifest)]
         data = load_study(absolute_store(store), manifest[rows].reset_index(drop=True), experiment)
@@ -149,15 +125,23 @@ def run_calibration(
 
 def calibrate_checkpoint(
     folder: str, build_model: ModelFactory, calibrated: Sequence[Any], scored: Sequence[Any], part: Part, seed: int
-) -> tuple[Predicted, int]:
-    """Fine-tune a checkpoint on some recordings and predict others; the number of epochs that it took."""
+) -> tuple[Predicted, int, int]:
+    """Fine-tune a checkpoint on some recordings and predict others; epochs that it took, numbers that could move."""
     torch.set_num_threads(1)
     model, config = open_checkpoint(folder, build_model)
     model.to("cuda" if torch.cuda.is_available() else "cpu")
     found = finetune(model, config, ray.get(list(calibrated)), part=part, seed=seed)
     device = next(found.model.parameters()).device
     predicted = {r.key: predict_recording(found.model, r, config=config, device=device) for r in ray.get(list(scored))}
-    return predicted, found.best_epoch
+    return predicted, found.best_epoch, found.n_trained
+
+
+def _check_parts(folder: StudyFolder, pieces: Sequence[_Piece], build_model: ModelFactory) -> None:
+    """Refuse at once what every piece would refuse: one checkpoint per variant speaks for all."""
+    first = {(piece.run.variant, piece.part): piece for piece in reversed(pieces) if piece.k}
+    for (_, part), piece in first.items():
+        model, config = open_checkpoint(str(folder.run(piece.run)), build_model)
+        check_part(model, config, cast(Part, part))
 
 
 def _read(folder: Path) -> tuple[Experiment, Plan, dict[str, Fold]]:
@@ -258,14 +242,14 @@ def _calibrated(
         except XsiteError as error:  # too short a scan: the others still have their curve
             say(f"{piece.run.fold} draw {piece.draw.number} k {piece.k} {piece.part}: left out, {error}")
             continue
-        predicted, best_epoch = (outcome, 0) if piece.k == 0 else outcome
-        yield _rows(piece, predicted, best_epoch, truth[piece.run.fold], data.parcels, experiment, say)
+        predicted, *spent = (outcome, 0, 0) if piece.k == 0 else outcome
+        yield _rows(piece, predicted, spent, truth[piece.run.fold], data.parcels, experiment, say)
 
 
 def _rows(
     piece: _Piece,
     predicted: Predicted,
-    best_epoch: int,
+    spent: Sequence[int],
     measured: Mapping[RecordingKey, Measured],
     parcels: Sequence[str],
     experiment: Experiment,
@@ -277,39 +261,15 @@ def _rows(
     calibrated = piece.draw.calibrated[: piece.k]
     assert not {f"{row.site}/{row.subject}" for row in subjects.itertuples()} & set(calibrated)
     level = access_level(experiment.data.adapt) if piece.k == 0 else f"{piece.k} labelled subjects"
-    say(f"{piece.run.fold} draw {piece.draw.number} k {piece.k} {piece.part}: R {subjects['r'].mean():.3f}")
+    trained = f", {spent[1]:,} numbers free for {spent[0]} epochs" if piece.k else ""
+    say(f"{piece.run.fold} draw {piece.draw.number} k {piece.k} {piece.part}: R {subjects['r'].mean():.3f}{trained}")
     table: pd.DataFrame = subjects.drop(columns=["model", "control", "n_seeds"]).assign(
         held_out=piece.run.fold, variant=piece.run.variant, seed=piece.run.seed, k=piece.k, draw=piece.draw.number,
-        part=piece.part, best_epoch=best_epoch, calibrated_on=json.dumps(list(calibrated)), access=level,
-        run=piece.hash, fingerprint=piece.fingerprint,
+        part=piece.part, best_epoch=spent[0], n_trained=spent[1],
+        calibrated_on=json.dumps(list(calibrated)), access=level, run=piece.hash, fingerprint=piece.fingerprint,
     )  # fmt: skip
     return table
 
 
 def _who(key: RecordingKey) -> str:
     return f"{key.site}/{key.subject}"
-
-
-def calibration_curve(table: pd.DataFrame) -> pd.DataFrame:
-    """Mean R by variant, part and k, and the gain over k = 0 of the same draws and subjects.
-
-    Draws of a subject are averaged first, then subjects, then sites: a subject counts once, as in the report.
-
-    Returns
-    -------
-    DataFrame
-        ``variant, part, k, access, n_sites, n_subjects, r, r_without, gain``; a part's rows start at k = 1.
-    """
-    index = ["variant", "held_out", "draw", "site", "subject"]  # a fold may test subjects 01 of several sites
-    without = table[table["k"] == 0].set_index(index)["r"].rename("r_without")
-    joined = table[table["k"] > 0].join(without, on=index)
-    joined["gain"] = joined["r"] - joined["r_without"]
-    group = ["variant", "part", "k", "access"]
-    values = ["r", "r_without", "gain"]
-    subjects = joined.groupby([*group, "held_out", "site", "subject"])[values].mean()
-    sites = subjects.groupby(level=[*group, "held_out"]).mean()
-    curve = sites.groupby(level=group).mean()
-    curve["n_sites"] = sites.groupby(level=group).size()
-    curve["n_subjects"] = joined.drop_duplicates([*group, "site", "subject"]).groupby(group).size()
-    ordered: pd.DataFrame = curve.reset_index()[[*group, "n_sites", "n_subjects", *values]]
-    return ordered

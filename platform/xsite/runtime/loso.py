@@ -252,7 +252,7 @@ class _Study:
         predictions = main_predictions(found, self.folds)
         scores = score_predictions(predictions, parcels=parcels, global_signals=signals)
         level, levels = access_level(experiment.data.adapt), closed_form_access(experiment)
-        scores = scores.assign(access=scores["model"].map(levels).fillna(level))
+        scores = scores.assign(access=[levels.get(str(model), level) for model in scores["model"]])
         id_scores = known_scores(known, parcels, signals)
         figures = recording_figures(predictions, parcels, self.data.t_r)
         others = [label for label in experiment.labels if label != experiment.deployed]
