@@ -29,10 +29,13 @@ $(VENV)/.installed-test: $(VENV)/.installed
 demo: $(VENV)/.installed                ## raw phantom recordings of four sites to a scored, registered model
 	$(BIN)/python -m jobs.demo demo
 
-test: $(VENV)/.installed-test           ## lint, types, layers and the fast tests
+lint: $(VENV)/.installed-test           ## ruff, mypy and the layers
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: lint                              ## lint, types, layers and the fast tests
 	$(BIN)/python -m pytest
 
 test-slow: $(VENV)/.installed-test      ## the tests that take minutes

@@ -129,6 +129,16 @@ def test_answers_turn_with_what_is_found(study):
     )  # fmt: skip
 
 
+def test_a_correlation_without_skill_at_most_sites_is_no_plain_yes(study):
+    sure = [{**row, "p_null": 0.01, "p_shift": 0.01, "ci_low": 0.05} for row in study.summary["overall"]]
+    for n, tone, head in ((1, "good", "Yes: "), (2, "open", "Hardly: ")):
+        collapsed = [{"model": "neurobolt", "site": site} for site in SITES[:n]]
+        summary = {**study.summary, "overall": sure, "collapsed": collapsed}
+        found = asked(replace(study, summary=summary))["Does it work at an unseen site?"]
+        assert found[0] == tone
+        assert found[1].startswith(head)
+
+
 def test_study_of_subjects_claims_nothing_about_sites(study):
     folds = [{**fold, "unit": "subject"} for fold in study.folds]
     found = asked(replace(study, folds=folds))

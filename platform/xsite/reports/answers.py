@@ -50,6 +50,8 @@ def _works(study: Study, total: Mapping[str, Any]) -> Answer:
     above = total["ci_low"] is not None and total["ci_low"] > 0
     tone: Tone = "good" if chance and above else ("open" if chance or above else "bad")
     head = {"good": "Yes", "open": "Not shown beyond doubt", "bad": "No, or not shown"}[tone]
+    if tone == "good" and len(_collapsed(study)) > total["n_sites"] / 2:
+        tone, head = "open", "Hardly: there is a correlation, but in squared error it is no better than predicting zero"
     words = (
         f"{head}: mean R {number(total['r_mean'])} over {_sites(total['n_sites'])}; 95 % interval for a site to come "
         f"{interval(total['ci_low'], total['ci_high'])}, for exactly these "
@@ -62,6 +64,13 @@ def _works(study: Study, total: Mapping[str, Any]) -> Answer:
     if not unseen:
         words += f". This study holds out by {study.unit}: it says nothing of an unseen site"
     return tone, question, words + "."
+
+
+def _collapsed(study: Study) -> list[str]:
+    """Sites where the model's predictions hardly move, or have no skill."""
+    return list(
+        dict.fromkeys(row["site"] for row in study.summary.get("collapsed") or [] if row["model"] == study.model)
+    )
 
 
 def _sites(n: int) -> str:
@@ -165,7 +174,7 @@ def _sure(study: Study, total: Mapping[str, Any]) -> Answer:
     if study.summary["selection"] == "oracle":
         doubts.append("the test sites themselves selected")
         tone = "bad"
-    if collapsed := [row["site"] for row in study.summary.get("collapsed") or [] if row["model"] == study.model]:
-        doubts.append(f"collapsed at {', '.join(dict.fromkeys(collapsed))}")
+    if collapsed := _collapsed(study):
+        doubts.append(f"collapsed at {', '.join(collapsed)}")
         tone = "bad"
     return tone, "How sure are we?", words + ("; but " + "; ".join(doubts) if doubts else "") + "."

@@ -38,9 +38,23 @@ COLOURS = {
     "st-transformer": "#7a4a2b",
     "lag-tokens": "#e39bb4",
     "selected": "#4f5d8a",
+    # variants are mostly called after their algorithm
+    "erm": "#3d74d9",
+    "site-balanced": "#2b9bb5",
+    "coral": "#d0453b",
+    "mmd": "#7a5cc4",
+    "group-dro": "#6d7f1c",
+    "irm": "#94476b",
+    "vrex": "#7a4a2b",
+    "dann": "#c2567a",
+    "mixup": "#12806a",
+    "mixstyle": "#e39bb4",
+    "swa": "#274b9f",
+    "swad": "#5aa55a",
+    "site-norm": "#9a6bd0",
 }
 CONTROL = "#b0559e"
-OTHERS = ("#12806a", "#c2567a", "#8a6fdf", "#6d7f1c", "#3f8fc4", "#94476b", "#4f5d8a", "#5aa55a")
+OTHERS = ("#8a6fdf", "#3f8fc4", "#b5651d", "#1f9d8a", "#d97fb0", "#5c6f2f", "#b23a6f", "#6b8fd6")
 
 FINAL = "final"
 """What stands in ``held_out`` for the model that is trained on all sites."""
@@ -178,7 +192,7 @@ def series(
             for p in reversed(predictions):
                 line = np.where(p.valid_V, p.predicted_VR[:, parcel], np.nan)
                 ax.plot(t, line, color=colour(p.model), lw=1.5, label=label(p.model))
-            ax.set_title(f"{parcels[parcel]}  {note}", fontsize=9, pad=3)
+            ax.set_title(f"{parcels[parcel]}: {note}", fontsize=9, pad=3)
             ax.margins(x=0.005)
         axes[-1].set_xlabel("Seconds from the first volume")
         chart.supylabel("BOLD, in units of the target", fontsize=9, x=0.055)

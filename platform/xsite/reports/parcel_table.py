@@ -10,7 +10,7 @@ import pandas as pd
 
 from xsite.reports.markup import Html, join, number, table, tag, text
 
-WIDTH, HEIGHT = 104, 11
+WIDTH, HEIGHT = 64, 11
 LOW, HIGH = -0.4, 1.0
 """Range of R that a strip shows; what lies outside sits on its edge."""
 

@@ -9,6 +9,7 @@ import pandas as pd
 
 from xsite.evaluation.collapse import GLOBAL_SIGNAL
 from xsite.evaluation.scoring import ORACLE
+from xsite.evaluation.selection import RULES
 from xsite.evaluation.subjects import subject_scores
 from xsite.reports import figures, verdict
 from xsite.reports.answers import answers_block
@@ -204,10 +205,10 @@ def method_section(study: Study) -> Html:
         sizes = [_size(fold.get(side, [])) for side in ("train", "val", "test")]
         folds.append([fold["held_out"], *sizes, tag("code", fold.get("fingerprint", "–"))])
     header = ["Held-out site", "Train", "Select", "Test", "Fold hash"]
+    rule, seeds = study.summary["selection"], study.experiment.get("seeds") or [study.summary["seed"]]
     caption = (
-        f"Selection rule: {study.summary['selection']}: validation subjects from the training sites only. Seed: "
-        f"{study.summary['seed']}. The held-out site takes no part before it is scored, once. No model "
-        "learns from the validation recordings: trained models stop, and ridge chooses its strength, by them."
+        f"Selection rule: {rule}: {RULES[rule]}. Training seeds: {', '.join(map(str, seeds))}. No model learns "
+        "from the validation recordings: trained models stop, and ridge chooses its strength, by them."
     )
     versions = [[name, value] for name, value in sorted(study.versions.items())]
     return join(
