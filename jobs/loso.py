@@ -133,7 +133,7 @@ def time_words(folder: Path) -> str:
     last = session_times(read_timeline(folder))[-1]
     words = f"{last.wall_s / 60:.1f} min"
     if not last.n_epochs:
-        return f"{words}; every training was finished before"
+        return f"{words}; nothing was left to train"
     return (
         f"{words}; {last.n_trainings} trainings, {last.places} at a time in {last.warm_s / 60:.1f} min, in "
         f"{last.overhead:.0%} of which none ran"

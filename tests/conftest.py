@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,6 +13,12 @@ from xsite.recording import Montage, Parcellation, Recording, RecordingKey
 
 SHARED = Path(__file__).parents[2] / "shared"
 CH_NAMES = ("Fp1", "Fp2", "F3", "F4", "C3", "C4", "P3", "P4", "O1", "O2", "Fz", "Cz", "Pz")
+
+
+def pytest_configure() -> None:
+    """Let Ctrl-C reach the programs that tests interrupt: what a shell starts in the background inherits deaf ears."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture

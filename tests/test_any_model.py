@@ -80,7 +80,7 @@ def test_a_checkpoint_is_opened_and_served_by_its_name(name: str, study: Path) -
     np.testing.assert_allclose(served.predict(None, eeg_BCT), expected_BR, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["lag-tokens", "neurobolt-x"])
+@pytest.mark.parametrize("name", [pytest.param("lag-tokens", marks=pytest.mark.slow), "neurobolt-x"])
 def test_registered_it_predicts_in_a_fresh_process_and_from_a_file(name: str, tmp_path: Path) -> None:
     study = build_study(tmp_path)
     model = with_model(study, name)

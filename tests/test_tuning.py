@@ -105,10 +105,8 @@ def test_ctrl_c_keeps_the_finished_trials_and_the_same_command_goes_on(store: st
     words = [str(recipe), "--store", store, "--samples", "4", "--full", "--study", str(study), "--cpus", "1"]
     root = Path(__file__).parents[1]
     env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(root), str(root / "platform")])}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "jobs.tune", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # nohup's children ignore it
-    )  # fmt: skip
+    command = [sys.executable, "-m", "jobs.tune", *words]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
     kept = study / "trials-eegnet.json"
     assert process.stdout is not None
     for _ in process.stdout:
