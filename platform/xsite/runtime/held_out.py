@@ -75,10 +75,12 @@ class HeldOut:
 
         Raises
         ------
-        RecipeError
-            A closed-form model cannot do with the channels that all recordings share.
+        RecipeError, ChannelError
+            A closed-form model cannot do with the channels that all recordings share, or they share none.
         """
         self.window_s = max((self.window_s, *windows_s))
+        if any(name in baselines for name in (*self.experiment.baselines, *self.experiment.controls)):
+            self.data.baseline_channels(self.experiment)
         for name in dict.fromkeys((*self.experiment.baselines, *self.experiment.controls)):
             check = getattr(baselines[name](), "check_channels", None) if name in baselines else None
             if check is None:

@@ -100,7 +100,13 @@ class StudyData:
         """Channels of closed-form models, which need the same ones everywhere, and how they are made."""
         montages = [facts.montage for facts in self.facts.values()]
         if experiment.data.channels != "spline":
-            return common_channels([montage.ch_names for montage in montages]), "common"
+            try:
+                return common_channels([montage.ch_names for montage in montages]), "common"
+            except ChannelError as error:
+                raise ChannelError(
+                    "closed-form models need channels that all recordings share, and there are none: set "
+                    "data.channels: spline, leave out sites (data.sites), or set baselines: [] and controls: []"
+                ) from error
         plans = [spline_plan(montage, experiment.data.montage) for montage in montages]
         shared = set.intersection(*(set(plan.which(plan.usable_D)) for plan in plans))
         if not shared:

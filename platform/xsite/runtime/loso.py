@@ -46,7 +46,7 @@ from xsite.runtime.held_out import (
     with_selected,
 )
 from xsite.runtime.inputs import StudyData, absolute_store, load_study, select_manifest
-from xsite.runtime.plans import check_model
+from xsite.runtime.plans import check_models
 from xsite.runtime.progress import Progress
 from xsite.runtime.study import StudyFolder
 from xsite.runtime.training import FoldOutcome, OnEvent, check_scale, train_folds
@@ -196,8 +196,7 @@ class _Study:
     def run(self, baselines: Mapping[str, BaselineFactory]) -> StudyResult:
         """Everything is queued as soon as it can be; the final model trains while the folds are being scored."""
         jobs = self.trainings.first()
-        models = {job.model: job for job in jobs}
-        windows = {label: check_model(job, job.experiment, self.build_model) for label, job in models.items()}
+        windows = check_models(jobs, self.build_model)
         check_windows(self.experiment.folds, windows)
         self.held_out.check(baselines, windows.values())
         targets, window_s = self._targets(), self.held_out.window_s

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from xsite.errors import RecipeError
@@ -104,6 +104,23 @@ def check_model(job: FoldJob, experiment: Experiment, build_model: ModelFactory)
             raise
         raise RecipeError(f"{error}; or set data.channels: spline, which brings all caps to one montage") from error
     return float(getattr(model, "window_s", 16.0))
+
+
+def check_models(jobs: Iterable[FoldJob], build_model: ModelFactory) -> dict[str, float]:
+    """Build the model of every variant for every set of channels: native ones differ from fold to fold.
+
+    Returns
+    -------
+    dict
+        Seconds of EEG that each variant needs before a volume.
+
+    Raises
+    ------
+    RecipeError
+        One of them cannot be built.
+    """
+    kinds = {(job.model, tuple(job.config["ch_names"])): job for job in jobs}
+    return {job.model: check_model(job, job.experiment, build_model) for job in kinds.values()}
 
 
 def _with_epochs(digest: str, n_epochs: int) -> str:

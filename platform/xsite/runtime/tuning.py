@@ -39,7 +39,7 @@ from xsite.runtime.cluster import check_room, environment
 from xsite.runtime.fold_job import FoldJob, ModelFactory
 from xsite.runtime.inputs import absolute_store, load_study, row_keys, select_manifest
 from xsite.runtime.job_windows import sources
-from xsite.runtime.plans import check_model, make_job
+from xsite.runtime.plans import check_models, make_job
 from xsite.runtime.study import StudyFolder
 from xsite.runtime.trials import FAILED, Trials, best_trial
 
@@ -104,7 +104,7 @@ def run_tuning(tuning: Tuning, folder: str | Path, build_model: ModelFactory, sa
     """
     spaces = tuning.spaces()
     folds, jobs = tuning_jobs(tuning)
-    windows = {label: check_model(own[0], own[0].experiment, build_model) for label, own in jobs.items()}
+    windows = check_models([job for own in jobs.values() for job in own], build_model)
     check_windows(tuning.experiment.folds, windows)
     study = StudyFolder(folder)
     found = {}
