@@ -44,7 +44,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if uri.startswith("http"):
         raise TrackingError(f"{uri} is a server already: open it in a browser")
     _refuse_taken(args.host, args.port)
-    hosts = args.allowed_hosts or ",".join(f"{host}:{args.port}" for host in ("localhost", "127.0.0.1", args.host))
+    hosts = args.allowed_hosts or ",".join(
+        dict.fromkeys(f"{host}:{args.port}" for host in ("localhost", "127.0.0.1", args.host))
+    )
     command = server_command(uri, host=args.host, port=args.port, allowed_hosts=hosts, workers=args.workers)
     if args.app_name:
         command += ["--app-name", args.app_name]
