@@ -28,6 +28,7 @@ from xsite.errors import FormatError, TrackingError
 from xsite.evaluation.plan import Plan
 from xsite.evaluation.selection import RULES, deployable
 from xsite.experiment import Experiment, load_experiment
+from xsite.reports.folder import refuse_mixed
 from xsite.tracking import (
     NOT_DEPLOYABLE,
     Candidate,
@@ -90,6 +91,7 @@ def _complete(study: Path) -> None:
     missing = [name for name in FILES if not (study / name).is_file()]
     if missing:
         raise FormatError(f"{study}: not a finished study, {', '.join(missing)} missing; run neurobolt loso again")
+    refuse_mixed(study)
 
 
 def _refuse_oracles(experiment: Experiment) -> None:

@@ -25,6 +25,7 @@ from xsite.evaluation.intervals import few_sites_warning
 from xsite.evaluation.model_table import model_table, to_markdown
 from xsite.evaluation.selection import RULES
 from xsite.experiment import Experiment, load_experiment
+from xsite.reports.folder import refuse_mixed
 from xsite.reports.markup import table as html_table
 from xsite.runtime.scoring import open_checkpoint
 from xsite.runtime.study import StudyFolder
@@ -48,6 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     study: Path = parser().parse_args(argv).study
     if missing := [name for name in FILES if not (study / name).is_file()]:
         raise FormatError(f"{study}: not a finished study, {', '.join(missing)} missing; run neurobolt loso again")
+    refuse_mixed(study)
     experiment = load_experiment(study / "experiment.yaml")
     scores, histories = (pd.read_parquet(study / f"{name}.parquet") for name in ("scores", "histories"))
     counts = parameters(study, experiment)

@@ -128,6 +128,22 @@ def load_study(folder: str | Path) -> Study:
     return _completed(study)
 
 
+def refuse_mixed(folder: Path) -> None:
+    """Refuse a folder whose scores are of another plan than its recipe: a study that was begun over a finished one.
+
+    Raises
+    ------
+    FormatError
+        ``summary.json`` and ``plan.json`` name different plans. Studies of the time before plans pass.
+    """
+    scored, planned = (_json(folder / "summary.json", {}).get("plan"), _json(folder / "plan.json", {}).get("hash"))
+    if scored and planned and scored != planned:
+        raise FormatError(
+            f"{folder}: its scores are of plan {scored}, its recipe of plan {planned}: a study with another recipe was "
+            "begun in this folder and did not finish; run it to its end (neurobolt loso), or the former recipe again"
+        )
+
+
 def _mean_over_seeds(table: pd.DataFrame, values: Sequence[str]) -> pd.DataFrame:
     """One row where several seeds have one each: pictures show recordings, and a seed is none."""
     if "seed" not in table or table["seed"].nunique() < 2:
