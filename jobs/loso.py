@@ -69,6 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.dry_run:
         print_plan(experiment, manifest, folds, plan, folder)
         return 0
+    warn_of_another_plan(folder, plan.hash)
     tracking = resolve_tracking_uri(args.tracking)
     with (
         cluster.connected(args.address, args.cpus) as info,
@@ -86,6 +87,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(f"time       {time_words(folder)}")
     print(f"report     {report}\nstudy      {folder}\ntracking   {tracking}")
     return 0
+
+
+def warn_of_another_plan(folder: Path, plan_hash: str) -> None:
+    """Say that a folder holds the results of something else, which this run will replace."""
+    try:
+        former = json.loads((folder / "summary.json").read_text(encoding="utf-8")).get("plan")
+    except (OSError, ValueError):
+        return
+    if former != plan_hash:
+        print(
+            f"{folder} holds a finished study of another plan ({former}): its trainings that differ, its tables and "
+            "its report will be replaced; stop now (Ctrl-C) and give another --study to keep them",
+            file=sys.stderr,
+            flush=True,
+        )
 
 
 def read_recipe(args: argparse.Namespace) -> Experiment:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from jobs.loso import warn_of_another_plan
 from xsite.errors import FormatError
 from xsite.reports.folder import refuse_mixed
 
@@ -26,3 +27,12 @@ def test_scores_of_another_plan_are_refused_with_both_names(tmp_path: Path) -> N
 @pytest.mark.parametrize(("scored", "planned"), [("aaa", "aaa"), (None, "bbb"), ("aaa", None)])
 def test_one_plan_and_folders_older_than_plans_pass(tmp_path: Path, scored: str | None, planned: str | None) -> None:
     refuse_mixed(_folder(tmp_path, scored=scored, planned=planned))
+
+
+def test_a_study_over_another_one_says_what_it_replaces(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = _folder(tmp_path, scored="aaa", planned="aaa")
+    warn_of_another_plan(folder, "aaa")
+    warn_of_another_plan(tmp_path / "new", "bbb")
+    assert capsys.readouterr().err == ""
+    warn_of_another_plan(folder, "bbb")
+    assert "finished study of another plan (aaa)" in capsys.readouterr().err

@@ -199,9 +199,13 @@ def _start_private(num_cpus: int | None, quiet: dict[str, Any]) -> ClusterInfo:
                 _temp_dir=folder,
                 **quiet,
             )
-    except (OSError, RuntimeError, ValueError) as error:
+    except Exception as error:  # Ray raises a bare Exception where a busy machine lets its node start too slowly
+        ray.shutdown()
         shutil.rmtree(folder, ignore_errors=True)
-        raise ClusterError(f"cannot start a private Ray cluster in {folder}: {error}") from error
+        raise ClusterError(
+            f"cannot start a private Ray cluster in {folder}: {error}. If this machine is busy, try again when it is "
+            "less so, or join a running cluster (--address)"
+        ) from error
     return ClusterInfo(**{**vars(describe()), "temporary": folder})
 
 
