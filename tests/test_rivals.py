@@ -170,6 +170,14 @@ def test_layer_decay_of_labram() -> None:
     assert named["spatiotemporal.norm.weight"] == named["output.weight"] == 1
 
 
+def test_the_first_layer_of_siren_learns_at_the_rate_over_omega() -> None:
+    model = build("siren")
+    scales = {id(p): g["lr_scale"] for g in model.param_groups(1.0, 0.0) for p in g["params"]}
+    named = {name: scales[id(p)] for name, p in model.named_parameters()}
+    assert named["siren.0.conv.weight"] == named["siren.0.conv.bias"] == pytest.approx(1 / 30)
+    assert named["siren.1.conv.weight"] == named["encoder.0.weight"] == named["output.weight"] == 1
+
+
 @every_rival
 def test_bfloat16_autocast_is_finite(name: str) -> None:
     model, batch = build(name), windows()
