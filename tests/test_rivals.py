@@ -23,7 +23,7 @@ PARAMETERS_M = {"labram": 5.8, "biot": 1.95, "ffcl": 2.53, "cnn-transformer": 3.
 # rivals whose parts have no batching rule in torch.func.vmap
 NO_VMAP = {"ffcl": "torch's LSTM has no rule under vmap"}
 # passes over 96 windows after which a rival knows a band's power; 3 unless it learns more slowly
-EPOCHS = {"beira": 8}
+EPOCHS = {"beira": 8, "siren": 10}
 
 every_rival = pytest.mark.parametrize("name", RIVALS)
 
