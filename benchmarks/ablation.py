@@ -1,7 +1,8 @@
 """What each part of neurobolt-x is worth: ``python -m benchmarks.ablation easy --seeds 0 1 --out easy.json``.
 
 One held-out site, looked at once per training: weights are kept at the epoch with the lowest error on validation
-subjects of the training sites. Every row is scored on the same volumes, those with 24 s of EEG before them.
+subjects of the training sites. Every row is scored on the same volumes, those with 24 s of EEG before them, so that
+longer windows can be compared (``--options '{"window_s": 24}'``).
 Data: ``easy`` and ``realistic`` phantoms, or ``real-bold`` (real targets, simulated EEG). Shapes: ``V`` volumes,
 ``R`` parcels.
 """
@@ -44,7 +45,6 @@ Sides = dict[str, list[Recording]]
 # what is switched off in turn, and what the plain model is without; one at a time is added to the plain model
 SWITCHES: dict[str, dict[str, Any]] = {
     "positions": {"positions": False},
-    "long window (24 s)": {"window_s": 16.0},
     "haemodynamic kernel": {"haemodynamic": False},
     "log power": {"log_power": False},
     "recording norm": {"recording_norm": False},

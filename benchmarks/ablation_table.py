@@ -8,38 +8,47 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
+from scipy import stats
 
 PAGE = Path(__file__).parents[1] / "docs" / "neurobolt_x.md"
 BEGIN, END = "<!-- ablation: begin -->", "<!-- ablation: end -->"
 
 
 def table(rows: pd.DataFrame) -> str:
-    """Mean R at the held-out site and its difference to the full model, mean and range over seeds, one row a label."""
-    sets = list(dict.fromkeys(rows["data"] + rows["channels"].map({"common": "", "native": ", native"})))
+    """Mean R at the held-out site over seeds, and the difference on the same seeds to ``full`` (``plain + X``: to
+    ``plain``): its mean, 95 % interval over seeds (t), and ``*`` where every seed has its sign and 0 is outside."""
     rows = rows.assign(set=rows["data"] + rows["channels"].map({"common": "", "native": ", native"}))
-    lines = ["| | " + " | ".join(sets) + " |", "| --- |" + " --- |" * len(sets)]
+    sets = list(dict.fromkeys(rows["set"]))
+    counts = [rows.loc[rows["set"] == name, "seed"].nunique() for name in sets]
+    heads = [f"{name}, n = {n}" for name, n in zip(sets, counts, strict=True)]
+    lines = ["| | " + " | ".join(heads) + " |", "| --- |" + " --- |" * len(sets)]
     for label in dict.fromkeys(rows["row"]):
-        cells = [_cell(rows[rows["set"] == name], label) for name in sets]
+        cells = [_cell(rows[rows["set"] == name], label, n) for name, n in zip(sets, counts, strict=True)]
         lines.append(f"| {label} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
-def _cell(rows: pd.DataFrame, label: str) -> str:
+def _cell(rows: pd.DataFrame, label: str, n_seeds: int) -> str:
     by_seed = rows.pivot_table(index="seed", columns="row", values="test")
     if label not in by_seed:
         return ""
     own = by_seed[label].dropna()
     text = f"{own.mean():.3f}"
-    if label != "full" and "full" in by_seed:
-        gap = (own - by_seed["full"]).dropna()
-        text += f" ({_range(gap.to_numpy())})" if len(gap) else ""
-    return text + f", n = {len(own)}"
+    against = "plain" if label.startswith("plain + ") else "full"
+    if label != against and against in by_seed:
+        gap = (own - by_seed[against]).dropna()
+        text += f" ({_interval(gap.to_numpy())})" if len(gap) else ""
+    return text if len(own) == n_seeds else f"{text}, n = {len(own)}"
 
 
-def _range(gap: np.ndarray) -> str:
+def _interval(gap: NDArray[np.float64]) -> str:
+    mean = gap.mean()
     if len(gap) == 1:
-        return f"{gap[0]:+.3f}"
-    return f"{gap.mean():+.3f}, {gap.min():+.3f} to {gap.max():+.3f}"
+        return f"{mean:+.3f}"
+    half = stats.t.ppf(0.975, len(gap) - 1) * gap.std(ddof=1) / len(gap) ** 0.5
+    shown = "*" if abs(mean) > half and bool((np.sign(gap) == np.sign(mean)).all()) else ""
+    return f"{mean:+.3f} [{mean - half:+.3f}, {mean + half:+.3f}]{shown}"
 
 
 def main() -> None:

@@ -60,7 +60,7 @@ def in_memory(recordings: list[Recording]) -> StudyData:
 def test_recordings_are_not_cut_for_a_shorter_window_than_a_model_s(recordings: list[Recording]) -> None:
     data = in_memory(recordings[:3])
     windows, keys = {}, list(data.facts)
-    for name, options in (("eegnet", {}), ("neurobolt-x", {}), ("biot", {"window_s": 32.0})):
+    for name, options in (("eegnet", {}), ("neurobolt-x", {"window_s": 24.0}), ("biot", {"window_s": 32.0})):
         experiment = Experiment(model=Model(name=name, options=options))
         job = make_job(
             experiment, data, keys[:2], keys[2:], label=name, held_out=None, folder=Path("unused"), selected_on=""

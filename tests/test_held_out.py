@@ -56,7 +56,8 @@ def predicted(held_out, recording, window_s=None):
     eeg = recording.eeg, recording.eeg_valid, recording.volume_onsets, recording.volume_valid, recording.sfreq, NAMES
     own, spec = BaselineInput(*eeg), TargetSpec("strict", 0.15, np.ones(3))
     said = {"alpha": BASELINES["alpha"]().fit([own], [recording.bold]).predict(own)}
-    models = {name: build_model(name, "small", {}, ch_names=NAMES, n_outputs=3) for name in ("eegnet", "neurobolt-x")}
+    options = {"eegnet": {}, "neurobolt-x": {"window_s": 24.0}}
+    models = {name: build_model(name, "small", o, ch_names=NAMES, n_outputs=3) for name, o in options.items()}
     held_out.check(BASELINES, [model.window_s for model in models.values()])
     said |= {name: predict_recording(model, recording, config=config) for name, model in models.items()}
     known = {recording.key: measured(recording, spec, window_s or held_out.window_s)}

@@ -39,7 +39,7 @@ def make_model():
 
 @pytest.fixture
 def eeg(rng):
-    return torch.from_numpy(rng.normal(0, 12, (4, 5, 4800)).astype(np.float32))
+    return torch.from_numpy(rng.normal(0, 12, (4, 5, 3200)).astype(np.float32))
 
 
 def batch_of(model, eeg_BCT, names=NAMES):
@@ -50,11 +50,11 @@ def test_head_of_features_is_the_model_and_lags_stay_apart(make_model, eeg):
     model = make_model()
     batch = batch_of(model, eeg)
     z_BD = model.features(batch)
-    assert z_BD.shape == (4, 23 * 16)
+    assert z_BD.shape == (4, 15 * 16)
     assert torch.equal(model.head(z_BD), model(batch))
     assert model(batch).shape == (4, 3)
-    with pytest.raises(ValueError, match=r"\(windows, channels, 4800\)"):
-        model(EegBatch(eeg[..., :3200], batch.ch_index_BC))
+    with pytest.raises(ValueError, match=r"\(windows, channels, 3200\)"):
+        model(EegBatch(eeg[..., :2400], batch.ch_index_BC))
 
 
 @pytest.mark.parametrize("together", [False, True])
@@ -64,7 +64,7 @@ def test_order_and_padding_change_nothing(make_model, eeg, together):
     order = torch.tensor([3, 0, 4, 2, 1])
     turned = EegBatch(eeg[:, order], whole.ch_index_BC[:, order])
     padded = EegBatch(
-        torch.cat([eeg, torch.full((4, 2, 4800), 1e3)], 1), torch.nn.functional.pad(whole.ch_index_BC, (0, 2), value=-1)
+        torch.cat([eeg, torch.full((4, 2, 3200), 1e3)], 1), torch.nn.functional.pad(whole.ch_index_BC, (0, 2), value=-1)
     )
     if together:  # the statistics of a recording are turned and padded with it
         whole, turned, padded = (
@@ -127,13 +127,13 @@ def test_nearby_electrodes_count_alike(make_model, eeg):
 
 
 def test_kernel_starts_as_the_canonical_response():
-    lags = np.arange(1.0, 24.0)
+    lags = np.arange(1.0, 16.0)
     expected = gamma.pdf(lags, 6) - gamma.pdf(lags, 16) / 6
     np.testing.assert_allclose(double_gamma(lags), expected / np.linalg.norm(expected), rtol=1e-5)
     model = NeuroBOLTX(NeuroBOLTXConfig(ch_names=NAMES, n_outputs=7))
-    assert model.config.lags_s[0] == 23.0
+    assert model.config.lags_s[0] == 15.0
     assert model.config.lags_s[-1] == 1.0  # the middle of the 2 s before the volume
-    assert double_gamma(model.config.lags_s).argmax() == 18  # 5 s back
+    assert double_gamma(model.config.lags_s).argmax() == 10  # 5 s back
     torch.testing.assert_close(model.output.kernel(), double_gamma(model.config.lags_s).expand(7, -1))
 
 
@@ -144,7 +144,7 @@ def test_only_the_new_parcels_rows_are_new(make_model, eeg):
     assert torch.equal(other.features(batch), model.features(batch))
     assert other(batch).shape == (4, 11)
     fresh = {n: p.shape for n, p in other.named_parameters() if p.shape != dict(model.named_parameters())[n].shape}
-    assert fresh == {"output.parcel_embedding": (11, 16), "output.deviation_RL": (11, 23), "output.bias_R": (11,)}
+    assert fresh == {"output.parcel_embedding": (11, 16), "output.deviation_RL": (11, 15), "output.bias_R": (11,)}
 
 
 def test_gradients_reach_every_weight(make_model, eeg):

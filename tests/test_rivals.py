@@ -23,7 +23,7 @@ PARAMETERS_M = {"labram": 5.8, "biot": 1.95, "ffcl": 2.53, "cnn-transformer": 3.
 # rivals whose parts have no batching rule in torch.func.vmap
 NO_VMAP = {"ffcl": "torch's LSTM has no rule under vmap"}
 # passes over 96 windows after which a rival knows a band's power; 3 unless it learns more slowly
-EPOCHS = {"beira": 8}
+EPOCHS = {"beira": 8, "siren": 10}
 
 every_rival = pytest.mark.parametrize("name", RIVALS)
 
@@ -168,6 +168,14 @@ def test_layer_decay_of_labram() -> None:
     assert named["spatiotemporal.blocks.0.gamma_1"] == 0.5**2
     assert named["spatiotemporal.blocks.1.gamma_1"] == 0.5
     assert named["spatiotemporal.norm.weight"] == named["output.weight"] == 1
+
+
+def test_the_first_layer_of_siren_learns_at_the_rate_over_omega() -> None:
+    model = build("siren")
+    scales = {id(p): g["lr_scale"] for g in model.param_groups(1.0, 0.0) for p in g["params"]}
+    named = {name: scales[id(p)] for name, p in model.named_parameters()}
+    assert named["siren.0.conv.weight"] == named["siren.0.conv.bias"] == pytest.approx(1 / 30)
+    assert named["siren.1.conv.weight"] == named["encoder.0.weight"] == named["output.weight"] == 1
 
 
 @every_rival

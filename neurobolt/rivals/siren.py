@@ -116,6 +116,22 @@ class Siren(Rival):
         code: Tensor = self.encoder(self.siren(in_slots(eeg_BCT, ch_index_BC, len(self.ch_names))))
         return code.flatten(1)
 
+    def param_groups(self, lr: float, weight_decay: float, layer_decay: float = 1.0) -> list[dict[str, Any]]:
+        """As for every rival, but the first layer learns at ``lr / omega``.
+
+        Its weights are omega times smaller than what they do to the phase, and a step of Adam does not shrink with
+        them: at the full rate one step moves every phase by more than it was, and nothing is learned.
+        """
+        first = {id(p) for p in self.siren[0].parameters()}
+        groups = []
+        for group in super().param_groups(lr, weight_decay, layer_decay):
+            for inside in (True, False):
+                if params := [p for p in group["params"] if (id(p) in first) is inside]:
+                    share = 1 / self.config.omega if inside else 1.0
+                    slower = {"lr": group["lr"] * share, "lr_scale": group["lr_scale"] * share}
+                    groups.append({**group, **slower, "params": params})
+        return groups
+
 
 PRESETS: dict[str, dict[str, Any]] = {
     "published": {},
@@ -132,6 +148,8 @@ CARD = ModelCard(
         "widths, frequency factor and filter lengths are not stated anywhere: all are ours (omega 30 is the default of"
         " the SIREN paper), so `published` means the described structure, not published sizes",
         "the sinusoidal layer sees 51 samples of all channels at once; what it sees in the original is not described",
+        "the first layer learns at the rate / omega: at the full rate Adam's steps outgrow its weights and nothing is"
+        " learned",
         "encoder and linear head instead of the encoder-decoder, as in NeuroBOLT's comparison; all parcels at once",
         "`small`: 32 sinusoidal units every 8 samples, two convolutions of width 32 and stride 8",
     ),

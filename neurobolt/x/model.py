@@ -52,7 +52,7 @@ class NeuroBOLTX(Rival):
     Examples
     --------
     >>> model = NeuroBOLTX(NeuroBOLTXConfig(n_outputs=16))
-    >>> model.predict(np.zeros((2, 3, 4800), np.float32), ["Cz", "O1", "Iz"]).shape
+    >>> model.predict(np.zeros((2, 3, 3200), np.float32), ["Cz", "O1", "Iz"]).shape
     (2, 16)
     """
 
