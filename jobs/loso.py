@@ -114,7 +114,8 @@ def read_recipe(args: argparse.Namespace) -> Experiment:
         label: {key: value for key, value in own.items() if key.removeprefix("optim.") not in SMOKE_OPTIM}
         for label, own in experiment.variants.items()
     }
-    update = {"optim": optim, "variants": variants, "surrogates": min(50, experiment.surrogates)}
+    name = f"{experiment.name}-smoke"  # so that report, UI and default folder say what its scores are worth
+    update = {"name": name, "optim": optim, "variants": variants, "surrogates": min(50, experiment.surrogates)}
     return experiment.model_copy(update=update)
 
 
