@@ -33,24 +33,21 @@ BASELINES: dict[str, Callable[[], Any]] = {
     GLOBAL_SIGNAL: GlobalSignalOracle,
 }
 
-# Where a recipe or a variant says nothing; of the presets ``small``. Rates of the rivals were chosen among 4e-4, 1e-3
-# and 3e-3 by the validation error on an in-memory phantom (two sites x four subjects, 865 training and 287 validation
-# windows, weight decay .05, one seed; predicting zero: .293). Seven epochs: biot .277 at 3e-3, st-transformer .277,
-# cnn-transformer .241 and ffcl .273 at 1e-3, eegnet .256 at 3e-3; labram stayed at the error of zero at all three. Five
-# epochs: lag-tokens .239 at 3e-3. Four: siren .287 at 3e-3. Nobody has tuned beira. benchmarks.tune_rivals gives all of
-# them one budget and was not run through. NeuroBOLT's are those of the demo, neurobolt-x's of docs/neurobolt_x.md.
+# Where a recipe or a variant says nothing; of the presets ``small``. The rivals' were chosen by ``python -m
+# benchmarks.tune_rivals``, six trainings each (docs/models.md has the figures). NeuroBOLT's are those of the demo,
+# neurobolt-x's of docs/neurobolt_x.md.
 DEFAULT_OPTIM: dict[str, dict[str, Any]] = {
     "neurobolt": {"lr": 3e-3, "weight_decay": 0.3},
     "neurobolt-x": {"lr": 3e-3, "weight_decay": 3.0},
     "labram": {"lr": 1e-3, "weight_decay": 0.05},
     "biot": {"lr": 3e-3, "weight_decay": 0.05},
-    "ffcl": {"lr": 1e-3, "weight_decay": 0.05},
-    "cnn-transformer": {"lr": 1e-3, "weight_decay": 0.05},
+    "ffcl": {"lr": 1e-3, "weight_decay": 0.3},
+    "cnn-transformer": {"lr": 3e-3, "weight_decay": 0.05},
     "st-transformer": {"lr": 1e-3, "weight_decay": 0.05},
-    "eegnet": {"lr": 3e-3, "weight_decay": 0.05},
-    "beira": {"lr": 2e-3, "weight_decay": 0.05},
-    "siren": {"lr": 3e-3, "weight_decay": 0.05},
-    "lag-tokens": {"lr": 3e-3, "weight_decay": 0.05},
+    "eegnet": {"lr": 3e-3, "weight_decay": 0.3},
+    "beira": {"lr": 1e-3, "weight_decay": 0.05},
+    "siren": {"lr": 1e-2, "weight_decay": 0.3},
+    "lag-tokens": {"lr": 1e-2, "weight_decay": 0.05},
 }
 
 
