@@ -81,17 +81,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     print(f"tracking   {tracking}")
     if not moves:
-        print("the gate failed: the alias 'challenger' was not moved to it (--force does)", file=sys.stderr)
+        print("the gate failed: the alias 'challenger' was not moved (--force moves it)", file=sys.stderr)
         return 1
     print(f"model      {version.uri}" + ("" if gate.passed else " (FORCED: the gate failed)"))
     return 0
 
 
 def _complete(study: Path) -> None:
-    if not study.is_dir():
-        raise FormatError(f"{study}: no such folder; give the --study of a finished neurobolt loso")
-    missing = [name for name in FILES if not (study / name).is_file()]
-    if missing:
+    if missing := [name for name in FILES if not (study / name).is_file()]:
         raise FormatError(f"{study}: not a finished study, {', '.join(missing)} missing; run neurobolt loso again")
     refuse_mixed(study)
 
