@@ -23,6 +23,7 @@ from xsite.errors import RecipeError
 from xsite.evaluation.calibration import calibration_curve
 from xsite.evaluation.intervals import few_sites_warning
 from xsite.learning.finetune import PARTS, Part
+from xsite.reports.folder import refuse_mixed
 from xsite.runtime import cluster
 from xsite.runtime.calibration import FILE, run_calibration
 
@@ -55,6 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise RecipeError(f"--part {', '.join(unknown)}: choose from {', '.join(PARTS)}")
     if args.draws < 1:
         raise RecipeError(f"--draws {args.draws}: at least 1")
+    refuse_mixed(args.study)
     with cluster.connected(args.address, args.cpus) as info:
         print(info, flush=True)
         table = run_calibration(

@@ -1,8 +1,8 @@
 """Memory that a training step frees is kept by the process for the next step.
 
 glibc gives large blocks back to the kernel as soon as they are free, and asks for them again a moment later: every page
-is then cleared and mapped anew. A step of the full model on 8 windows costs 165,000 page faults that way, a tenth of
-its time (docs/performance.md).
+is then cleared and mapped anew. A step of the full model on 4 windows was seen to cost 166,000 page faults that way
+and about a tenth of its time (docs/performance.md).
 """
 
 from __future__ import annotations
