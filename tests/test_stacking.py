@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
-import signal
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +15,7 @@ import ray
 import torch
 from pydantic import ValidationError
 from test_loop import LogPower
-from test_training import OPTIM, build, build_and_save_each_epoch, in_this_process, job, weights
+from test_training import OPTIM, KilledOnce, build, in_this_process, job, weights
 from torch import nn
 
 from xsite.data.residence import Residence
@@ -83,22 +81,17 @@ def test_a_worker_trains_three_folds_at_once_as_three_workers_would(refs: list[A
 
 @pytest.mark.ray
 def test_a_killed_worker_goes_on_with_its_stack(refs: list[Any], tmp_path: Path) -> None:
-    killed: list[int] = []
-    resumed: list[bool] = []
-
-    def kill_once(event: dict[str, Any]) -> None:
-        if event["kind"] == "fold_started":
-            resumed.append(event["resumed"])
-        if event["kind"] == "epoch" and event["epoch"] == 3 and not killed:
-            killed.append(event["pid"])
-            os.kill(event["pid"], signal.SIGKILL)
-
+    events: list[dict[str, Any]] = []
     jobs = leave_one_out(tmp_path, refs, STACKED)
     outcomes = train_folds(
-        jobs, STACKED, build_model=build_and_save_each_epoch, storage=tmp_path / "ray", on_event=kill_once
+        jobs,
+        STACKED,
+        build_model=KilledOnce(tmp_path / "killed"),
+        storage=tmp_path / "ray",
+        on_event=events.append,
     )
-    assert killed
-    assert resumed == [False] * 3 + [True] * 3
+    assert (tmp_path / "killed").exists()
+    assert [event["resumed"] for event in events if event["kind"] == "fold_started"] == [False] * 3 + [True] * 3
     assert_as_alone(jobs, [outcome.history for outcome in outcomes])
 
 

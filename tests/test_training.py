@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -107,30 +108,44 @@ def test_folds_share_runs_repeat_bitwise_and_are_not_trained_twice(refs: list[An
 
 def test_a_killed_worker_goes_on_and_ends_bitwise_the_same(refs: list[Any], tmp_path: Path) -> None:
     experiment = Experiment(optim=OPTIM.model_copy(update={"epochs": 6}))
-    killed: list[int] = []
-    resumed: list[bool] = []
-
-    def kill_once(event: dict[str, Any]) -> None:
-        if event["kind"] == "fold_started":
-            resumed.append(event["resumed"])
-        if event["kind"] == "epoch" and event["epoch"] == 3 and not killed:
-            killed.append(event["pid"])
-            os.kill(event["pid"], signal.SIGKILL)
-
+    events: list[dict[str, Any]] = []
     shaken = job(tmp_path / "shaken", refs, experiment)
     outcome = train_folds(
-        [shaken], experiment, build_model=build_and_save_each_epoch, storage=tmp_path / "ray2", on_event=kill_once
+        [shaken],
+        experiment,
+        build_model=KilledOnce(tmp_path / "killed"),
+        storage=tmp_path / "ray2",
+        on_event=events.append,
     )[0]
-    assert killed
-    assert resumed == [False, True]
+    assert (tmp_path / "killed").exists()
+    assert [event["resumed"] for event in events if event["kind"] == "fold_started"] == [False, True]
+    assert len({event["pid"] for event in events if event["kind"] == "epoch"}) == 2
     assert len(outcome.history) == 6
     assert equal(weights(shaken), in_this_process(shaken, experiment).best_state)
     assert not shaken.states.exists()
 
 
-def build_and_save_each_epoch(*args: Any, **kwargs: Any) -> nn.Module:
-    worker.SAVE_EVERY_S = 0.0  # inside the worker's process
-    return build(*args, **kwargs)
+@dataclass(frozen=True)
+class KilledOnce:
+    """Builds the model in a worker that keeps every epoch's state and gets SIGKILL at the end of its third epoch, once.
+
+    The worker does it to itself: a signal from the driver, which hears of an epoch later, may come after the last one.
+    """
+
+    marker: Path
+
+    def __call__(self, *args: Any, **kwargs: Any) -> nn.Module:
+        worker.SAVE_EVERY_S = 0.0  # inside the worker's process, as all of this
+        note = worker.Reporter.note
+
+        def note_and_die(reporter: worker.Reporter, metrics: Any, state: Any) -> None:
+            note(reporter, metrics, state)
+            if metrics["epoch"] == 3 and not self.marker.exists():
+                self.marker.touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        worker.Reporter.note = note_and_die  # type: ignore[method-assign]
+        return build(*args, **kwargs)
 
 
 def test_two_workers_follow_the_curve_of_one_with_the_doubled_batch(refs: list[Any], tmp_path: Path) -> None:
