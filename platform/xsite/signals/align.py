@@ -17,7 +17,8 @@ from xsite.errors import AlignmentError
 from xsite.recording import Bool, Float
 from xsite.signals.clock import Clock, Repair, fit_train, merge_duplicates
 from xsite.signals.marker_checks import check_count, check_input
-from xsite.signals.origin import Facts, Origin, Side, find_origin
+from xsite.signals.origin import find_origin
+from xsite.signals.origin_facts import Facts, Origin, Side
 from xsite.signals.placing import drift, outside, place_volumes
 from xsite.signals.scan_evidence import ScanEvidence
 from xsite.signals.slices import group_slices

@@ -9,7 +9,7 @@ import numpy as np
 from xsite.errors import AlignmentError
 from xsite.recording import Float
 from xsite.signals.clock import MAX_EXTRA
-from xsite.signals.origin import Facts
+from xsite.signals.origin_facts import Facts
 
 MIN_FRACTION = 0.5  # below half of the volumes the train says nothing about the rest
 

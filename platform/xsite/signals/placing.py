@@ -7,7 +7,7 @@ import numpy as np
 from xsite.errors import AlignmentError
 from xsite.recording import Bool, Float
 from xsite.signals.clock import MAX_EXTRA, Clock, Int, Repair
-from xsite.signals.origin import Facts, Origin
+from xsite.signals.origin_facts import Facts, Origin
 
 DRIFT_PPM = 20.0  # unsynchronised amplifier and scanner clocks; below it a 20-minute scan slips by less than 25 ms
 
