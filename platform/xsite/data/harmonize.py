@@ -112,9 +112,10 @@ def strict_target(
     divisor_R = _percentile(filtered_VR[train_V]) if scale_R is None else np.asarray(scale_R, dtype=np.float64)
     if divisor_R.shape != series_VR.shape[1:]:
         raise ValueError(f"scale_R has shape {divisor_R.shape}, the series has {series_VR.shape[1]} parcels")
-    # a parcel that never moves has nothing to predict: NaN, as a parcel without coverage
+    # a parcel that does not move has no scale of its own: NaN, as one without coverage; at a given scale it is zero
     least_R = ROUNDING * _largest(series_VR)
-    moves_R = (_largest(filtered_VR) > least_R) & (divisor_R > (least_R if scale_R is None else 0))
+    filtered_VR = np.where((_largest(filtered_VR) <= least_R) & np.isfinite(filtered_VR), 0.0, filtered_VR)
+    moves_R = divisor_R > (least_R if scale_R is None else 0)
     return (filtered_VR / np.where(moves_R, divisor_R, np.nan)).astype(np.float32)
 
 
