@@ -12,6 +12,9 @@ from xsite.experiment import Experiment
 from xsite.experiment_parts import Optim
 
 Defaults = Mapping[str, Mapping[str, Any]]
+PUBLISHED = ("paper", "released", "published", "original")
+"""Presets of published sizes: the defaults were found on ``small``, and ten times the published rate is no default for
+a model fifty times as large. Those of ``optim`` itself (3e-4, decay .05) are the published ones."""
 
 
 def with_model_defaults(experiment: Experiment, defaults: Defaults) -> Experiment:
@@ -22,7 +25,7 @@ def with_model_defaults(experiment: Experiment, defaults: Defaults) -> Experimen
     experiment : Experiment
         As read: it knows which fields of ``optim`` stood in the recipe.
     defaults : mapping of model name to fields of ``optim``
-        Such as :data:`jobs.models.DEFAULT_OPTIM`.
+        Such as :data:`jobs.models.DEFAULT_OPTIM`; not for presets of published sizes.
 
     Returns
     -------
@@ -31,7 +34,8 @@ def with_model_defaults(experiment: Experiment, defaults: Defaults) -> Experimen
         the recipe sets holds for all variants, what a variant sets for it alone.
     """
     said = experiment.optim.model_fields_set if "optim" in experiment.model_fields_set else set()
-    own = {field: value for field, value in defaults.get(experiment.model.name, {}).items() if field not in said}
+    wanted = _wanted(experiment.model.name, experiment.model.preset, defaults)
+    own = {field: value for field, value in wanted.items() if field not in said}
     base = Optim.model_validate({**experiment.optim.model_dump(exclude_unset=True), **own})
     variants = {label: _filled(one, experiment, defaults, said, own) for label, one in experiment.variants.items()}
     return experiment.model_copy(update={"optim": base, "variants": variants})
@@ -42,8 +46,13 @@ def _filled(
 ) -> dict[str, Any]:
     """Overrides of a variant with its model's defaults; what the base took from its own model is undone."""
     name = str(overrides.get("model.name", experiment.model.name))
-    if name == experiment.model.name:
+    preset = str(overrides.get("model.preset", experiment.model.preset))
+    if (name, preset in PUBLISHED) == (experiment.model.name, experiment.model.preset in PUBLISHED):
         return dict(overrides)
     general = {field: getattr(Optim(), field) for field in base}
-    wanted = {**general, **defaults.get(name, {})}
+    wanted = {**general, **_wanted(name, preset, defaults)}
     return {**{f"optim.{field}": value for field, value in wanted.items() if field not in said}, **overrides}
+
+
+def _wanted(name: str, preset: str, defaults: Defaults) -> Mapping[str, Any]:
+    return {} if preset in PUBLISHED else defaults.get(name, {})

@@ -35,6 +35,7 @@ VU_NAMES: tuple[str, ...] = tuple(_VU.split())
 """The 26 electrodes of the Vanderbilt resting-state set, in the order of the published checkpoints."""
 
 Unseen = Literal["error", "nearest"]
+_NEW_NAMES = {new: old for old, new in OLD_NAMES.items()}
 _ROWS = {name: row for row, name in enumerate(LABRAM_NAMES, start=1)}
 
 
@@ -58,7 +59,9 @@ def spatial_rows(ch_names: Sequence[str]) -> list[int]:
 
 
 def vocabulary_index(ch_names: Sequence[str], vocabulary: Sequence[str], unseen: Unseen = "error") -> list[int]:
-    """Position of each name in a model's vocabulary; old names (T3) find the new ones (T7) if they have no own place.
+    """Position of each name in a model's vocabulary.
+
+    T3, T4, T5 and T6 are old names of T7, T8, P7 and P8: where the vocabulary has one of the two, both find it.
 
     Parameters
     ----------
@@ -82,7 +85,7 @@ def vocabulary_index(ch_names: Sequence[str], vocabulary: Sequence[str], unseen:
         raise ValueError(f"unseen is {unseen!r}, expected one of {get_args(Unseen)}")
     places = {name.upper(): i for i, name in enumerate(vocabulary)}
     wanted = [name.strip().upper() for name in ch_names]
-    wanted = [name if name in places else OLD_NAMES.get(name, name) for name in wanted]
+    wanted = [name if name in places else other_name(name) for name in wanted]
     lost = [given for given, name in zip(ch_names, wanted, strict=True) if name not in places]
     if unseen == "nearest" and any(has_position(name) for name in vocabulary):
         lost = [given for given in lost if not has_position(given)]
@@ -92,6 +95,17 @@ def vocabulary_index(ch_names: Sequence[str], vocabulary: Sequence[str], unseen:
     if twice:
         raise ValueError(f"channels name the same electrode twice: {twice}; keep one of each")
     return [places[name] if name in places else nearest_electrode(name, vocabulary) for name in wanted]
+
+
+def other_name(name: str) -> str:
+    """In capitals: the other name of an electrode that has two (T3, T4, T5, T6: T7, T8, P7, P8), else the name itself.
+
+    Examples
+    --------
+    >>> other_name("T7"), other_name("T5"), other_name("CZ")
+    ('T3', 'P7', 'CZ')
+    """
+    return OLD_NAMES.get(name) or _NEW_NAMES.get(name, name)
 
 
 def nearest_electrode(name: str, vocabulary: Sequence[str]) -> int:

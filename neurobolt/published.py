@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from neurobolt.channels import VU_NAMES
+from neurobolt.channels import VU_NAMES, vocabulary_index
 from neurobolt.config import NeuroBOLTConfig
 from neurobolt.labram_weights import STUDENT, branch_name, load_labram, read_state
 from neurobolt.model import NeuroBOLT
@@ -30,6 +30,7 @@ _RULES: tuple[tuple[str, str], ...] = (
 )
 _SPACE = "spatiotemporal."
 _INDEX = "mss_module.index"
+_TOKENS = "mss_module.channel_tokens.weight"
 _POSITION = "mss_module.positional_encoding.pe"
 _N_POSITIONS = 1000
 
@@ -51,9 +52,27 @@ def published_name(name: str) -> str:
     return name
 
 
-def to_published(model: NeuroBOLT) -> dict[str, Tensor]:
-    """State dict in the published layout, buffers included; :func:`load_published` reads it back exactly."""
+def to_published(model: NeuroBOLT, *, ch_names: Sequence[str] | None = None) -> dict[str, Tensor]:
+    """State dict in the published layout, buffers included; :func:`load_published` reads it back exactly.
+
+    Parameters
+    ----------
+    model : NeuroBOLT
+    ch_names : sequence of str, optional
+        Order of the channel tokens, which the layout itself does not say; the model's own by default. ``VU_NAMES`` is
+        that of the published checkpoints: a model trained on the same electrodes may hold them in another order.
+
+    Raises
+    ------
+    ValueError
+        Other electrodes than the model's own.
+    """
     state = {published_name(name): tensor.detach().clone() for name, tensor in model.state_dict().items()}
+    if ch_names is not None:
+        order = vocabulary_index(ch_names, model.ch_names)
+        if len(order) != len(model.ch_names):
+            raise ValueError(f"{len(order)} names for the {len(model.ch_names)} channels {' '.join(model.ch_names)}")
+        state[_TOKENS] = state[_TOKENS][order]
     state[_INDEX] = torch.arange(len(model.ch_names))
     state[_POSITION] = sinusoid(_N_POSITIONS, model.config.dim).unsqueeze(0)
     return state
@@ -90,12 +109,23 @@ def load_published(
     if any(key.startswith(STUDENT) for key in state):
         model = NeuroBOLT(NeuroBOLTConfig.preset("released", ch_names=tuple(ch_names), gelu_head=gelu_head))
         return load_labram(model, state, source_name=name).eval()
-    n_outputs = state["head.weight"].shape[0] if "head.weight" in state else 1
+    n_outputs = max(1, len(state["head.weight"])) if "head.weight" in state and state["head.weight"].ndim else 1
     config = NeuroBOLTConfig.preset("released", ch_names=tuple(ch_names), n_outputs=n_outputs, gelu_head=gelu_head)
     model = NeuroBOLT(config)
-    expected = {key: tuple(tensor.shape) for key, tensor in to_published(model).items()}
-    problems = differences(expected, {**{k: torch.empty(expected[k]) for k in (_INDEX, _POSITION)}, **state})
+    ours = to_published(model)
+    expected = {key: tuple(tensor.shape) for key, tensor in ours.items()}
+    constant = {key: ours[key] for key in (_INDEX, _POSITION)}
+    problems = differences(expected, {**constant, **state}) or _other_constants(constant, state)
     if problems:
         raise ValueError(f"{name}: not a published NeuroBOLT checkpoint for {len(ch_names)} channels: {problems}")
     model.load_state_dict({key: state[published_name(key)] for key in model.state_dict()})
     return model.eval()
+
+
+def _other_constants(constant: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str:
+    """Words for buffers that hold other numbers than this model computes with; empty if they are the same."""
+    other = []
+    for key, value in constant.items():  # loosely: the phase of step 999 is coarse in float32
+        if key in state and not torch.allclose(state[key].double(), value.double(), rtol=0, atol=1e-2):
+            other.append(key)
+    return f"other values in {', '.join(other)}: its channel tokens or steps stand in another order" if other else ""

@@ -64,7 +64,10 @@ def load(folder: str | Path) -> Any:
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise ValueError(f"{folder / CONFIG}: not a configuration of format {FORMAT!r}")
     # files of before the rivals name no model
-    model = rebuild(str(content.get("model", NEUROBOLT)), content["config"])
+    config = content.get("config")
+    if not isinstance(config, dict):
+        raise ValueError(f"{folder / CONFIG}: damaged checkpoint: no configuration under 'config'")
+    model = rebuild(str(content.get("model", NEUROBOLT)), config)
     fit(model, state, source=str(folder / WEIGHTS))
     return model.eval()
 

@@ -122,6 +122,21 @@ def test_constant_parcel_has_no_target():
     assert np.isfinite(target[:, 1]).all()
 
 
+@pytest.mark.parametrize("level", [0.0, 0.1, 5.3, 1e4])
+def test_rounding_of_the_filter_is_no_target(level):
+    series = np.column_stack([np.full(300, level), level + np.sin(np.arange(300) / 5)]).astype(np.float32)
+    half = np.arange(300) < 150
+    for target in (paper_target(series, 2.1), strict_target(series, 2.1, half)):
+        assert np.isnan(target[:, 0]).all()
+        assert np.isfinite(target[:, 1]).all()
+    held_out = strict_target(series, 2.1, np.zeros(300, bool), np.ones(2))
+    assert (held_out[:, 0] == 0).all()  # at the scale of others: its energy is 0, and no R2 divides by rounding
+    assert np.std(held_out[:, 1]) > 0.1
+    assert np.isnan(target_scale(series, 2.1)).tolist() == [True, False]
+    series[~half, 0] += np.sin(np.arange(150) / 5)  # still while it trains: there is no scale to divide by
+    assert np.isnan(strict_target(series, 2.1, half)[:, 0]).all()
+
+
 def test_common_channels_are_shared_and_ordered_from_front_to_back():
     montages = [("O1", "Cz", "Fp1", "F3"), ("F3", "Fp1", "Pz", "O1"), ("Fp1", "O1", "F3", "Oz")]
     assert common_channels(montages) == ("Fp1", "F3", "O1")

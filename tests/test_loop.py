@@ -25,6 +25,7 @@ from xsite.learning.loop import FitResult, fit
 from xsite.learning.predict import predict_recording
 from xsite.learning.schedule import learning_rate
 from xsite.learning.seeds import seed_everything
+from xsite.learning.stacked import fit_stacked
 from xsite.learning.state import TrainingState
 from xsite.recording import Recording
 
@@ -135,6 +136,28 @@ def test_divergence_is_reported_with_the_learning_rate(recordings: list[Recordin
     model = Broken(recordings[0].ch_names, 3)
     with pytest.raises(RecipeError, match=r"loss is .* lower optim\.lr \(now 0\.003\)"):
         fit(ERM(model), source_of(recordings, model), None, OPTIM, seed=0)
+
+
+def test_a_last_step_that_ruins_the_weights_is_not_kept(recordings: list[Recording]) -> None:
+    class Cusp(LogPower):
+        def forward(self, batch: Any) -> Tensor:
+            return super().forward(batch).abs().sqrt()  # at 0 its value is a number and its gradient is none
+
+    model = Cusp(recordings[0].ch_names, 3)
+    nn.init.zeros_(model.readout.weight)
+    nn.init.zeros_(model.readout.bias)
+    train = source_of(recordings[:1], model)
+    once = OPTIM.model_copy(update={"batch_size": len(train), "warmup_epochs": 0})
+    for trained in (
+        lambda: fit(ERM(model), train, None, once, seed=0, n_epochs=1),
+        lambda: fit_stacked([ERM(model)], [train], [None], once, seeds=[0], n_epochs=[1]),
+    ):
+        with pytest.raises(RecipeError, match=r"epoch 1 ended with weights that are no numbers: lower optim\.lr"):
+            trained()
+        nn.init.zeros_(model.readout.weight)
+        nn.init.zeros_(model.readout.bias)
+        nn.init.ones_(model.norm.weight)
+        nn.init.zeros_(model.norm.bias)
 
 
 def test_bfloat16_stays_close_to_float32(recordings: list[Recording]) -> None:

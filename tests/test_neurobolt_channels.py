@@ -10,6 +10,7 @@ from neurobolt import LABRAM_NAMES, VU_NAMES, EegBatch, NeuroBOLT, NeuroBOLTConf
 from neurobolt.channels import spatial_rows, vocabulary_index
 from neurobolt.positions import has_position, unit_position
 from neurobolt.rivals import RIVALS
+from neurobolt.x.electrodes import electrode_index
 
 MONOPOLAR = tuple(name for name in LABRAM_NAMES if "-" not in name)
 TINY = {
@@ -162,3 +163,14 @@ def test_the_rival_reads_labrams_weights_too(preset):
     assert load_labram(fresh, state) is fresh
     names = VU_NAMES[:2]
     assert torch.equal(fresh.predict(eeg, names), model.predict(eeg, names))
+
+
+@pytest.mark.parametrize("index_of", [vocabulary_index, electrode_index])
+@pytest.mark.parametrize(("old", "new"), [("T3", "T7"), ("T4", "T8"), ("T5", "P7"), ("T6", "P8")])
+def test_both_names_of_an_electrode_find_what_was_trained(index_of, old, new):
+    for trained, given in ((old, new), (new, old)):
+        assert index_of([given.lower(), "Cz"], ("Cz", trained)) == [1, 0]
+        with pytest.raises(ValueError, match="same electrode twice"):
+            index_of([old, new], ("Cz", trained))
+    assert index_of([old, new], (old, new)) == [0, 1]  # a vocabulary may keep them apart, as LaBraM's table does
+    assert electrode_index([old], ("Cz", new), placed=[old]) == [1]  # a place beside it takes no name away

@@ -113,6 +113,17 @@ def test_several_outputs_and_other_channels():
         load_published(to_published(source))
 
 
+def test_channel_tokens_are_written_in_the_order_that_is_asked_for():
+    config = NeuroBOLTConfig.preset("released", ch_names=VU_NAMES[::-1], depth=1)
+    source = NeuroBOLT(config).eval()
+    ours, theirs = to_published(source), to_published(source, ch_names=VU_NAMES)
+    tokens = "mss_module.channel_tokens.weight"
+    assert torch.equal(theirs[tokens], ours[tokens].flip(0))
+    assert all(torch.equal(theirs[name], ours[name]) for name in ours if name != tokens)
+    with pytest.raises(ValueError, match="25 names for the 26 channels"):
+        to_published(source, ch_names=VU_NAMES[1:])
+
+
 class Bomb:
     """A pickle that would run a command when it is read."""
 
@@ -142,6 +153,12 @@ def test_wrong_files_are_refused_with_what_differs(tmp_path, state):
     lacking["head.bias"] = torch.zeros(3)
     with pytest.raises(ValueError, match=r"1 missing: fc_norm.weight.*1 not expected: extra.weight.*head.bias \(3,\)"):
         load_published(lacking)
+    with pytest.raises(ValueError, match=r"head\.weight \(\) instead of \(1, 200\)"):
+        load_published(state | {"head.weight": torch.tensor(0.0)})
+    with pytest.raises(ValueError, match=r"other values in mss_module\.index: .* another order"):
+        load_published(state | {"mss_module.index": torch.arange(26).flip(0)})
+    with pytest.raises(ValueError, match=r"other values in mss_module\.positional_encoding\.pe"):
+        load_published(state | {"mss_module.positional_encoding.pe": torch.zeros(1, 1000, 200)})
     with pytest.raises(ValueError, match="not tensors"):
         load_published({"model": {"epoch": 3}})
     torch.save(torch.zeros(3), tmp_path / "tensor.pth")
@@ -194,6 +211,9 @@ def test_damaged_saves_are_refused(tmp_path):
         load(folder)
     config.write_text(text[:40])
     with pytest.raises(ValueError, match="damaged checkpoint"):
+        load(folder)
+    config.write_text(json.dumps({"format": "neurobolt/1", "model": "neurobolt"}))
+    with pytest.raises(ValueError, match="no configuration under 'config'"):
         load(folder)
     config.write_text("[]")
     with pytest.raises(ValueError, match="format 'neurobolt/1'"):

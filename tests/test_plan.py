@@ -220,6 +220,23 @@ def test_models_bring_their_own_defaults_where_nobody_says_anything() -> None:
     assert again == full
 
 
+def test_published_sizes_do_not_take_the_defaults_of_small_ones() -> None:
+    defaults = {"neurobolt": {"lr": 1e-3, "weight_decay": 0.3}, "biot": {"lr": 5e-4}}
+    content = {"model": {"preset": "paper"}, "variants": {
+        "paper": {}, "small": {"model.preset": "small"}, "biot": {"model.name": "biot", "model.preset": "published"},
+        "own": {"model.preset": "released", "optim.lr": 1e-4}}}  # fmt: skip
+    full = with_model_defaults(parse_experiment(content, "test"), defaults)
+    found = {label: (v.lr, v.weight_decay) for label in full.labels for v in [full.variant(label).optim]}
+    published = (3e-4, 0.05)
+    assert found == {"paper": published, "small": (1e-3, 0.3), "biot": published, "own": (1e-4, 0.05)}
+    other = with_model_defaults(
+        parse_experiment({"variants": {"a": {}, "b": {"model.preset": "paper"}}}, "t"), defaults
+    )
+    found = {label: (v.lr, v.weight_decay) for label in other.labels for v in [other.variant(label).optim]}
+    assert found == {"a": (1e-3, 0.3), "b": published}
+    assert with_model_defaults(parse_experiment(other.model_dump(mode="json"), "submitted"), defaults) == other
+
+
 def test_folder_names_are_safe_and_stay_different() -> None:
     assert folder_name("field_strength=3") == "field_strength=3"
     names = {folder_name(label) for label in ("a/b", "a b", "a_b", "..", "é")}

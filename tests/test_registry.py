@@ -115,6 +115,13 @@ def test_card_says_whose_scores_these_are(tmp_path: Path) -> None:
         assert f"| {site} | {r_mean:.3f} [" in card
     assert "2 subjects, 2 recordings, 120 volumes, TR 2 s" in card
     assert all(name in card for name in CHANNELS)
+    assert "16 s (3200 samples)" in card
+    assert "high-passed" not in card
+    filtered = experiment.model_copy(update={"data": experiment.data.model_copy(update={"high_pass": 0.5})})
+    own = {**config, "reference": ["TP9", "TP10"], "model": {**config["model"], "config": {"window_s": 24.0}}}
+    other = model_card(filtered, summary, manifest, own, versions={})
+    for words in ("high-passed at 0.5 Hz", "24 s (4800 samples)", "the mean of TP9, TP10", "from 24 s of scalp EEG"):
+        assert words in other, words
     crowded = pd.concat([manifest.assign(site=f"site{i:03d}") for i in range(200)])
     assert len(model_card(experiment, summary, crowded, config, versions={})) <= 5000
 

@@ -326,6 +326,9 @@ def test_what_cannot_be_stacked_is_refused_with_the_model_that_fails(recordings:
     mixed = [ERM(log_power(recordings)), ERM(log_power(recordings, dropout=0.5))]
     with pytest.raises(UnstackableError, match=r"models 0 and 1 of a stack differ .*scale\.stack to 1"):
         together(mixed, recordings, OPTIM)
+    switched = [ERM(small(recordings, **NARROW)), ERM(small(recordings, **NARROW, gelu_head=True))]
+    with pytest.raises(UnstackableError, match="models 0 and 1 of a stack differ"):  # no shape shows a switch
+        together(switched, recordings, OPTIM)
     with pytest.raises(UnstackableError, match=r"cannot be stacked, set scale\.stack to 1"):
         together(built(WithLSTM, recordings, 2), recordings, OPTIM)
     bad = built(log_power, recordings, 2)

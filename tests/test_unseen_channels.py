@@ -11,7 +11,12 @@ import torch
 from jobs.models import build_model
 from jobs.opened import Opened, check_channels
 from xsite.errors import ChannelError
+from xsite.experiment import Experiment
+from xsite.learning.finetune import finetune
 from xsite.learning.predict import input_channels, predict_recording
+from xsite.learning.targets import TargetSpec
+from xsite.runtime.fold_job import FoldJob
+from xsite.runtime.job_windows import watched_source
 
 TRAINED = ("Fp1", "Cz", "O1", "O2", "T7")
 FOREIGN = ("Fp1", "Iz", "Cz", "E77", "O1", "O2")
@@ -88,3 +93,28 @@ def test_a_file_of_foreign_electrodes_only(make_recording):
         check_channels(foreign, Opened(built("siren"), CONFIG, ""), "cap.edf")
     with pytest.raises(ChannelError, match="the model knows none of its channels Iz, Oz"):
         input_channels(foreign, CONFIG, built("siren"))
+
+
+@pytest.mark.parametrize("name", ["neurobolt", "eegnet", "neurobolt-x"])
+def test_a_watched_recording_is_read_as_a_prediction_reads_it(recording, name):
+    """An inner run of nested selection watches sites whose caps no training recording has."""
+    model, device = built(name), torch.device("cpu")
+    experiment = Experiment.model_validate({"data": {"channels": "native", "reference": "native"}})
+    spec = TargetSpec("strict", 0.15, (1.0,) * recording.bold.shape[1])
+    config = {**CONFIG, "experiment": experiment.model_dump(mode="json")}
+    job = FoldJob("inner", "siteA", name, False, (0, 0), "0", "nowhere", config, spec, (), ())
+    source = watched_source(recording, job=job, model=model, device=device)
+    with torch.no_grad():
+        said = model(source.gather(range(len(source)))[0]).numpy()
+    predicted = predict_recording(model, recording, config=CONFIG)[source.windows["volume"]]
+    np.testing.assert_allclose(said, predicted, rtol=1e-4, atol=1e-5)
+
+
+def test_fine_tuning_takes_recordings_of_one_cap_with_other_bad_electrodes(make_recording):
+    caps = (("Cz", "O1", "O2", "T7"), ("Fp1", "Cz", "O1", "O2"))
+    site = [make_recording(subject=f"{n:02d}", ch_names=cap, n_volumes=16) for n, cap in enumerate(caps)]
+    experiment = Experiment.model_validate({"data": {"channels": "native"}}).model_dump(mode="json")
+    spec = TargetSpec("strict", 0.15, (1.0,) * site[0].bold.shape[1])
+    config = {**CONFIG, "experiment": experiment, "target": spec.to_dict(), "reference": "average"}
+    model = build_model("lag-tokens", "small", {}, ch_names=TRAINED, n_outputs=site[0].bold.shape[1])
+    assert finetune(model, config, site, part="head", seed=0).n_trained > 0

@@ -1,7 +1,7 @@
 """Which electrode a channel is, and weights that depend on it: by name, by place on the head, or both.
 
-An index below the vocabulary's length is a trained name; the next ``N_ROWS - 1`` are the other names of the 10-20 and
-10-10 systems, known by their place only; the one after that is any electrode whose place the batch gives. Shape
+An index below the vocabulary's length is a trained name; the next ones are the other names of the 10-20 and 10-10
+systems, known by their place only; the one after that is any electrode whose place the batch gives. Shape
 letters: ``B`` windows, ``C`` channels, ``N`` indices, ``P`` features of a place, ``O`` weights of a channel.
 """
 
@@ -12,15 +12,16 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from neurobolt.channels import LABRAM_NAMES, vocabulary_index
-from neurobolt.positions import has_position, unit_positions
+from neurobolt.channels import LABRAM_NAMES, other_name, vocabulary_index
+from neurobolt.positions import OLD_NAMES, has_position, unit_positions
 
-_PLACES = tuple(name for name in LABRAM_NAMES if has_position(name) and "-" not in name)
+# old names are found under the new ones
+_PLACES = tuple(name for name in LABRAM_NAMES if has_position(name) and "-" not in name and name not in OLD_NAMES)
 
 
 def names_with_places(vocabulary: Sequence[str]) -> tuple[str, ...]:
     """The vocabulary, then all other 10-20 and 10-10 names, then a nameless electrode (an empty string)."""
-    own = {name.upper() for name in vocabulary}
+    own = {spelt for name in vocabulary for spelt in (name.upper(), other_name(name.upper()))}
     return (*vocabulary, *(name for name in _PLACES if name not in own), "")
 
 
@@ -33,7 +34,7 @@ def electrode_index(ch_names: Sequence[str], vocabulary: Sequence[str], *, place
         Names without a place, or two names of one electrode; all of them are listed.
     """
     known = names_with_places(vocabulary)
-    upper = {name.upper() for name in known}
+    upper = {spelt for name in known for spelt in (name.upper(), other_name(name.upper()))}
     nameless = [n in placed and n.strip().upper() not in upper for n in ch_names]
     named = iter(vocabulary_index([n for n, lost in zip(ch_names, nameless, strict=True) if not lost], known[:-1]))
     return [len(known) - 1 if lost else next(named) for lost in nameless]

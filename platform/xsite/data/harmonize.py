@@ -27,6 +27,8 @@ __all__ = [
 
 ORDER = 5
 PERCENTILE = 95
+ROUNDING = 1e-10
+"""Share of a series' largest value below which what the filter leaves is rounding: the parcel does not move."""
 
 
 def paper_target(
@@ -110,16 +112,24 @@ def strict_target(
     divisor_R = _percentile(filtered_VR[train_V]) if scale_R is None else np.asarray(scale_R, dtype=np.float64)
     if divisor_R.shape != series_VR.shape[1:]:
         raise ValueError(f"scale_R has shape {divisor_R.shape}, the series has {series_VR.shape[1]} parcels")
-    # a parcel that never moves has nothing to predict: NaN, as a parcel without coverage
-    return (filtered_VR / np.where(divisor_R > 0, divisor_R, np.nan)).astype(np.float32)
+    # a parcel that does not move has no scale of its own: NaN, as one without coverage; at a given scale it is zero
+    least_R = ROUNDING * _largest(series_VR)
+    filtered_VR = np.where((_largest(filtered_VR) <= least_R) & np.isfinite(filtered_VR), 0.0, filtered_VR)
+    moves_R = divisor_R > (least_R if scale_R is None else 0)
+    return (filtered_VR / np.where(moves_R, divisor_R, np.nan)).astype(np.float32)
 
 
 def target_scale(
     series_VR: Float, t_r: float, low_pass: float | None = 0.15, *, valid_V: Bool | None = None
 ) -> NDArray[np.float64]:
-    """95th percentile of the absolute low-passed, demeaned series, per parcel: shape (R,), NaN without coverage."""
-    filtered_VR = _filtered(_masked(series_VR, valid_V), t_r, low_pass)
-    return _percentile(filtered_VR - _column_mean(filtered_VR))
+    """95th percentile of the absolute low-passed, demeaned series, per parcel: shape (R,).
+
+    NaN without coverage, or where the parcel never moves: such a recording has no say in a median over recordings.
+    """
+    series_VR = _masked(series_VR, valid_V)
+    filtered_VR = _filtered(series_VR, t_r, low_pass)
+    scale_R = _percentile(filtered_VR - _column_mean(filtered_VR))
+    return np.where(scale_R > ROUNDING * _largest(series_VR), scale_R, np.nan)
 
 
 def _masked(series_VR: Float, valid_V: Bool | None) -> NDArray[np.float64]:
@@ -154,6 +164,10 @@ def _column_mean(series_VR: NDArray[np.float64]) -> NDArray[np.float64]:
     finite_VR = np.isfinite(series_VR)
     total_R = np.where(finite_VR, series_VR, 0).sum(0)
     return cast("NDArray[np.float64]", np.divide(total_R, np.where(finite_VR.any(0), finite_VR.sum(0), np.nan)))
+
+
+def _largest(series_VR: NDArray[np.float64]) -> NDArray[np.float64]:
+    return cast("NDArray[np.float64]", np.where(np.isfinite(series_VR), np.abs(series_VR), 0.0).max(0, initial=0.0))
 
 
 def _percentile(series_VR: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -33,7 +33,7 @@ def flattened(module: nn.Module, names: Sequence[str]) -> Tensor:
 
 
 def check_alike(modules: Sequence[nn.Module]) -> None:
-    """Refuse modules that differ in structure, shapes, types, or in what is trained.
+    """Refuse modules that differ in structure, configuration, shapes, types, or in what is trained.
 
     Raises
     ------
@@ -51,4 +51,6 @@ def check_alike(modules: Sequence[nn.Module]) -> None:
 
 def _signature(module: nn.Module) -> tuple[Any, ...]:
     tensors = [*module.named_parameters(), *module.named_buffers()]
-    return repr(module), [(name, tensor.shape, tensor.dtype, tensor.requires_grad) for name, tensor in tensors]
+    # a switch such as an activation before the head shows in no shape and in no repr
+    options = [(name, repr(part.config)) for name, part in module.named_modules() if hasattr(part, "config")]
+    return repr(module), options, [(name, tensor.shape, tensor.dtype, tensor.requires_grad) for name, tensor in tensors]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import torch
 from torch import nn
 
 from xsite.experiment_parts import Optim
@@ -51,4 +52,17 @@ def bad_val_loss(loss: float, epoch: int, n_windows: int) -> str:
     return (
         f"epoch {epoch}: the validation error is {loss} over {n_windows} windows: without windows, choose other folds; "
         "with windows, lower optim.lr or set optim.clip"
+    )
+
+
+def bad_weights(model: nn.Module, epoch: int, optim: Optim) -> str:
+    """What to say where an epoch without validation leaves weights that are no numbers; empty where all are.
+
+    The loss is taken before a step, so the last step of an epoch shows in the weights alone.
+    """
+    if all(bool(torch.isfinite(parameter).all()) for parameter in model.parameters()):
+        return ""
+    return (
+        f"epoch {epoch} ended with weights that are no numbers: lower optim.lr (now {optim.lr}), set optim.clip (now "
+        f"{optim.clip}) or use precision float32"
     )

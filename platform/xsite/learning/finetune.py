@@ -244,9 +244,10 @@ def check_part(model: nn.Module, config: Mapping[str, Any], part: Part) -> None:
 def _source(model: nn.Module, config: Mapping[str, Any], side: Sequence[Sided], device: torch.device) -> WindowSource:
     data = config["experiment"]["data"]
     targets: list[NDArray[Any]] = [np.asarray(target_VR) for _, target_VR in side]
-    native = data["channels"] == "native"
-    # of a native model, the channels that it knows of the first recording: one site has one cap
-    names = input_channels(side[0][0], config, model) if native else tuple(config["ch_names"])
+    names = tuple(config["ch_names"])
+    if data["channels"] == "native":  # one site has one cap, but a recording may lack a bad electrode
+        known = [input_channels(recording, config, model) for recording, _ in side]
+        names = tuple(name for name in known[0] if all(name in others for others in known))
     return build_source(
         [recording for recording, _ in side],
         ch_names=names,

@@ -13,7 +13,7 @@ from xsite.data.sampling import batches, epoch_indices, n_batches
 from xsite.data.window_source import Gathered, on_device
 from xsite.errors import RecipeError
 from xsite.experiment_parts import Optim
-from xsite.learning.epoch_end import bad_train_loss, bad_val_loss, concluded, untrained
+from xsite.learning.epoch_end import bad_train_loss, bad_val_loss, bad_weights, concluded, untrained
 from xsite.learning.loop import VALIDATION_BATCH, FitResult, Metrics, Windows
 from xsite.learning.schedule import learning_rate
 from xsite.learning.state import TrainingState
@@ -92,6 +92,8 @@ class Lane:
         problem = bad_train_loss(metrics["train_loss"], epoch, self.optim)
         if self.val is not None:
             problem = problem or bad_val_loss(metrics["val_loss"], epoch, len(self.val))
+        else:
+            problem = problem or bad_weights(self.model, epoch, self.optim)
         if problem:
             raise of_lane(self.index, problem)
         metrics = {"epoch": epoch, **metrics}

@@ -26,12 +26,12 @@ from xsite.data.window_source import on_device
 from xsite.errors import RecipeError
 from xsite.experiment_parts import Optim
 from xsite.learning.algorithms.erm import squared_error
-from xsite.learning.epoch_end import bad_train_loss, bad_val_loss, concluded, untrained
+from xsite.learning.epoch_end import bad_train_loss, bad_val_loss, bad_weights, concluded, untrained
 from xsite.learning.hooks import Averaging, KnowsSites, Stepping, Timed, own_parameters
 from xsite.learning.schedule import build_optimizer, learning_rate, set_learning_rate
 from xsite.learning.seeds import seed_everything
 from xsite.learning.state import TrainingState, cpu_state, optimizer_tensors, restore_optimizer
-from xsite.learning.throughput import COUNTED_WINDOWS, Arithmetic, Clock, peak_memory
+from xsite.learning.throughput import COUNTED_WINDOWS, Arithmetic, Clock, forget_peak_memory, peak_memory
 
 VALIDATION_BATCH = 64
 """Windows at once where nothing is learnt: small training batches would only make it slower."""
@@ -144,6 +144,7 @@ class _Run:
     ) -> None:
         few = on_device(train.gather(np.arange(min(len(train), COUNTED_WINDOWS))), device)
         self.algorithm, self.train, self.val, self.optim = algorithm.to(device), train, val, optim
+        forget_peak_memory(device)
         if isinstance(algorithm, KnowsSites):
             seed_everything(seed)  # its own parameters are the same on every rank and after every restart
             algorithm.prepare(len(getattr(train, "sites", ("",))), few[0])
@@ -189,6 +190,8 @@ class _Run:
             metrics["val_loss"] = self._validate(self.val)
             if problem := bad_val_loss(metrics["val_loss"], epoch + 1, len(self.val)):
                 raise RecipeError(problem)
+        elif problem := bad_weights(self.model, epoch + 1, self.optim):
+            raise RecipeError(problem)
         metrics["seconds"] = time.perf_counter() - started
         metrics = {"epoch": epoch + 1, **metrics, **peak_memory(self.device)}
         self.state = concluded(self.state, metrics, self.model)

@@ -31,7 +31,7 @@ from xsite.learning.loop import FitResult, Metrics, Windows, no_windows
 from xsite.learning.parameter_stack import ParameterStack
 from xsite.learning.seeds import mixed_seed, seed_everything
 from xsite.learning.state import TrainingState, cpu_state
-from xsite.learning.throughput import COUNTED_WINDOWS, Arithmetic, Clock, peak_memory
+from xsite.learning.throughput import COUNTED_WINDOWS, Arithmetic, Clock, forget_peak_memory, peak_memory
 
 OnStackedEpoch = Callable[[int, Metrics, Callable[[], TrainingState]], None]
 OnDone = Callable[[int, FitResult], None]
@@ -88,6 +88,7 @@ def fit_stacked(
     n = len(algorithms)
     states, stops = resumes or [None] * n, n_epochs or [None] * n
     stack = ParameterStack(algorithms, optim, torch.device(device))
+    forget_peak_memory(stack.device)
     lanes = [
         Lane(k, algorithm, train, val, seed, state, stop, optim)
         for k, (algorithm, train, val, seed, state, stop) in enumerate(

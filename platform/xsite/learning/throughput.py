@@ -130,8 +130,14 @@ def matmul_peak(device: str, precision: Precision, n_threads: int) -> float:
     return float(2 * n**3 / min(clock.work()[1:]))
 
 
+def forget_peak_memory(device: torch.device) -> None:
+    """Let a GPU's peak start anew: a warm worker trains many models, and the largest must not speak for all."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+
+
 def peak_memory(device: torch.device) -> dict[str, float]:
-    """``peak_rss_mb`` of this process, and ``peak_cuda_mb`` where there is a GPU."""
+    """``peak_rss_mb`` of this process so far, and on a GPU ``peak_cuda_mb`` since :func:`forget_peak_memory`."""
     row = {"peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
     if device.type == "cuda":
         row["peak_cuda_mb"] = torch.cuda.max_memory_allocated(device) / 2**20

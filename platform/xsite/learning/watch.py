@@ -6,7 +6,7 @@ An inner run of nested selection leaves two sites out and is watched at both; ea
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -28,18 +28,21 @@ class Watch:
     ----------
     model : nn.Module
         As it is being trained.
-    sources : mapping of label to WindowSource
+    sources : mapping of label to sequence of WindowSource
+        One error per label, over all of its windows.
     precision : {"float32", "bfloat16"}
 
     Raises
     ------
     RecipeError
-        A source has no window with a target, so that its error is not defined.
+        A label has no window with a target, so that its error is not defined.
     """
 
-    def __init__(self, model: nn.Module, sources: Mapping[str, WindowSource], precision: Precision = "float32") -> None:
+    def __init__(
+        self, model: nn.Module, sources: Mapping[str, Sequence[WindowSource]], precision: Precision = "float32"
+    ) -> None:
         self.model, self.sources, self.precision = model, dict(sources), precision
-        self.power = {label: _power(source) for label, source in self.sources.items()}
+        self.power = {label: sum(map(_power, group)) for label, group in self.sources.items()}
         if empty := [label for label, power in self.power.items() if not power > 0]:
             raise RecipeError(f"{', '.join(empty)}: no window with a target, so no error to select with")
 
@@ -51,7 +54,9 @@ class Watch:
         """
         was_training = self.model.training
         self.model.eval()
-        errors = {PREFIX + label: self._error(source) / self.power[label] for label, source in self.sources.items()}
+        errors = {
+            PREFIX + label: sum(map(self._error, group)) / self.power[label] for label, group in self.sources.items()
+        }
         self.model.train(was_training)
         return errors
 

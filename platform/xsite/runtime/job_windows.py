@@ -18,6 +18,7 @@ from xsite.data.windows import build_source
 from xsite.evaluation.controls import fold_seed
 from xsite.experiment import Experiment
 from xsite.learning.adaptation import input_alignment
+from xsite.learning.predict import channel_index_for, input_channels
 from xsite.learning.targets import side_targets, unseen_target
 from xsite.learning.watch import Watch
 from xsite.recording import Float, Recording
@@ -60,14 +61,23 @@ def watch_of(
     if not job.watch or ray.train.get_context().get_world_rank() > 0:
         return None
     groups = {label: ray.get(list(refs)) for label, refs in job.watch.items()}
-    watched = {
-        label: _source(
-            group, [unseen_target(r, job.spec) for r in group], job=job, experiment=experiment, model=model,
-            device=device, residence=residence,
-        )
-        for label, group in groups.items()
-    }  # fmt: skip
+    make = partial(watched_source, job=job, model=model, device=device, residence=residence)
+    watched = {label: [make(recording) for recording in group] for label, group in groups.items()}
     return Watch(model, watched, experiment.optim.precision)
+
+
+def watched_source(
+    recording: Recording, *, job: FoldJob, model: Any, device: torch.device, residence: Residence | None = None
+) -> WindowSource:
+    """Windows of a recording that does not train, through the channels that a prediction of it would use.
+
+    A native one may have electrodes that no training recording has: the model is given those that it accepts.
+    """
+    return _source(
+        [recording], [unseen_target(recording, job.spec)], job=job, experiment=job.experiment, model=model,
+        device=device, residence=residence, ch_names=input_channels(recording, job.config, model),
+        ch_index=channel_index_for(model, recording),
+    )  # fmt: skip
 
 
 def _source(
@@ -79,11 +89,15 @@ def _source(
     model: Any,
     device: torch.device,
     residence: Residence | None,
+    ch_names: Sequence[str] | None = None,
+    ch_index: Any = None,
 ) -> WindowSource:
+    if ch_names is None and experiment.data.channels != "native":
+        ch_names = job.config["ch_names"]
     return build_source(
         side,
-        ch_names=None if experiment.data.channels == "native" else job.config["ch_names"],
-        ch_index=model.channel_index,
+        ch_names=ch_names,
+        ch_index=ch_index or model.channel_index,
         targets=targets,
         window_s=float(getattr(model, "window_s", 16.0)),
         sfreq=float(getattr(model, "sfreq", 200.0)),

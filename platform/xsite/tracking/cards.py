@@ -51,7 +51,7 @@ def model_card(
         f"## Leave-one-site-out scores\n{PROCEDURE}\n\n" + score_table(summary, experiment.deployed),
         f"Gate: {gate}" if gate else "",
         "## Trained on\n" + _sites(manifest),
-        "## Input\n" + _input(config),
+        "## Input\n" + _input(experiment, config),
         "## Output\n" + _output(config),
         "## Use and limits\nResearch on simultaneous EEG-fMRI. Not a medical device. Expect scores on a new site to"
         " differ as much as the sites above differ from one another; score it there first (`neurobolt evaluate`).",
@@ -88,7 +88,7 @@ def score_table(summary: Mapping[str, Any], model: str) -> str:
 
 def _what(experiment: Experiment, config: Mapping[str, Any]) -> str:
     return (
-        f"Predicts {len(config['parcels'])} fMRI parcel series from 16 s of scalp EEG. Algorithm"
+        f"Predicts {len(config['parcels'])} fMRI parcel series from {_window_s(config):g} s of scalp EEG. Algorithm"
         f" {experiment.algorithm.name}, selection rule `{experiment.select_on}`, plan `{experiment.fingerprint}`."
     )
 
@@ -104,13 +104,34 @@ def _sites(manifest: pd.DataFrame) -> str:
     return "\n".join(lines)
 
 
-def _input(config: Mapping[str, Any]) -> str:
-    reference = config.get("reference", "average")
-    referenced = "re-referenced to the average of these channels" if reference == "average" else "recording reference"
+def _input(experiment: Experiment, config: Mapping[str, Any]) -> str:
+    """What a window must have been through before the model sees it: a served model can do none of this itself."""
+    window_s, sfreq = _window_s(config), float(_model_config(config).get("sfreq", 200.0))
+    high_pass = experiment.variant(experiment.deployed).data.high_pass
+    filtered = "" if high_pass is None else (
+        f" high-passed at {high_pass:g} Hz over the whole recording before windows are cut (Butterworth of order 2,"
+        " forward and backward);"
+    )  # fmt: skip
     return (
-        f"EEG windows, microvolt, float32, 200 Hz, 16 s (3200 samples) ending at the volume's time; {referenced}."
+        f"EEG windows, microvolt, float32, {sfreq:g} Hz, {window_s:g} s ({round(window_s * sfreq)} samples) ending at"
+        f" the volume's time;{filtered} {_referenced(config.get('reference', 'average'))}."
         f" Channels ({len(config['ch_names'])}): {', '.join(config['ch_names'])}. Name yours in `ch_names`."
     )
+
+
+def _referenced(reference: str | Sequence[str]) -> str:
+    if not isinstance(reference, str):
+        return f"re-referenced to the mean of {', '.join(reference)}"
+    return "re-referenced to the average of these channels" if reference == "average" else "recording reference"
+
+
+def _model_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    own: Mapping[str, Any] = config.get("model", {}).get("config", {})
+    return own
+
+
+def _window_s(config: Mapping[str, Any]) -> float:
+    return float(_model_config(config).get("window_s", 16.0))
 
 
 def _output(config: Mapping[str, Any]) -> str:
