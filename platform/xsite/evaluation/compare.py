@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike
 from scipy import stats
 
 from xsite.evaluation.intervals import t_interval
-from xsite.evaluation.subjects import parcel_scores, subject_scores
+from xsite.evaluation.subjects import counted, parcel_scores, subject_scores
 from xsite.recording import Float
 
 FEW = 5
@@ -142,7 +142,7 @@ def paired_tests(
 
 
 def _paired(table: pd.DataFrame, a: str, b: str, column: str, index: list[str]) -> pd.Series[float]:
-    table = table[~table["control"].astype(bool)]
+    table = counted(table[~table["control"].astype(bool)])
     missing = [name for name in (a, b) if name not in set(table["model"])]
     if missing:
         known = sorted(set(table["model"]))
@@ -159,8 +159,8 @@ def compare(scores: pd.DataFrame, a: str, b: str, *, column: str = "r") -> pd.Da
     DataFrame
         One row per site and a last one, ``site == "all"``: ``site, a, b, n, unit, difference, ci_low, ci_high, few,
         p_flip``. Per site the unit is the subject; over all sites it is the site, since the question is about the next
-        site; ``p_flip`` flips the row's units. Controls take no part, nor do sites where one of the two has no
-        defined r (constant prediction).
+        site; ``p_flip`` flips the row's units. Controls take no part. A site where one of the two says nothing
+        (constant prediction) counts as 0 for it; no row where one says nothing anywhere.
     """
     difference = _paired(subject_scores(scores), a, b, column, ["site", "subject"])
     rows = []

@@ -19,7 +19,7 @@ from xsite.evaluation.intervals import FEW_SITES, few_sites_warning, site_interv
 from xsite.evaluation.json_values import json_safe
 from xsite.evaluation.nulls import null_band, surrogate_p
 from xsite.evaluation.scoring import ORACLE, Prediction
-from xsite.evaluation.subjects import subject_scores
+from xsite.evaluation.subjects import counted, subject_scores
 from xsite.evaluation.surrogates import Label, Nulls, over_folds, study_nulls
 from xsite.recording import Float
 
@@ -135,10 +135,9 @@ def overall(
     counts as 0, unless it says nothing anywhere.
     """
     rows = []
-    for (model, control), group in subject_scores(scores).groupby(["model", "control"], sort=False):
+    for (model, control), group in counted(subject_scores(scores)).groupby(["model", "control"], sort=False):
         label = str(model), bool(control)
-        filled = group["r"].fillna(0.0) if group["r"].notna().any() else group["r"]
-        of_site = [values.tolist() for _, values in filled.groupby(group["site"], sort=False)]
+        of_site = [values.tolist() for _, values in group["r"].groupby(group["site"], sort=False)]
         there, here = site_interval(of_site), site_interval(of_site, method="welch")
         known = [nulls[found] for site in group["site"].unique() if (found := (str(site), *label)) in nulls]
         null = over_folds(known) if known else np.empty(0)
