@@ -175,6 +175,7 @@ def analyse(sleepers: Sequence[Sleeper], *, high_pass: bool, surrogates: int) ->
         surrogates=surrogates,
         selection="leave-one-subject-out-val",
         figures=figures,
+        crossed={p.key.site for p in found},  # every sleeper trains the models that are tested at all others
     )
     tests = [paired_tests(scores, "ridge", rival) for rival in rivals if rival != "zero"]
     return {"predictions": found, "scores": scores, "figures": figures, "summary": summary, "tests": pd.concat(tests)}

@@ -24,6 +24,7 @@ from xsite.evaluation.json_values import json_safe
 from xsite.evaluation.null_view import null_histograms
 from xsite.evaluation.scoring import Prediction, score_predictions
 from xsite.evaluation.subjects import subject_scores
+from xsite.evaluation.surrogates import Nulls
 from xsite.evaluation.tables import study_summary
 from xsite.reports import audit, chance, downloads, known_sites, methods, transfer
 from xsite.reports import sections as study_sections
@@ -190,7 +191,7 @@ def test_null_histograms_hold_every_surrogate_and_agree_with_p(study):
         least, most = inside[edges[:-1] >= one["observed"]].sum(), inside[edges[1:] >= one["observed"]].sum()
         assert least <= ps[one["site"]][name] * (one["n"] + 1) - 1 <= most
     assert "zero" not in {h["model"] for h in found}  # a constant prediction has no distribution
-    quiet = null_histograms([{"site": "a", "model": "m", "control": False, "r_mean": None}], [], {"phase": {}})
+    quiet = null_histograms([{"site": "a", "model": "m", "control": False, "r_mean": None}], [], {"phase": Nulls()})
     assert quiet == []
     section = words(chance.null_section(study))
     assert f"p = {p_value(ps['all']['p_null'], 99)} (phase-randomised)" in section

@@ -108,7 +108,7 @@ def test_silence_about_a_parcel_is_no_gain():
 
 
 def test_silence_at_a_whole_site_is_no_gain_in_anything_over_sites(rng):
-    """A model that speaks at one of four sites: its mean over parcels, pairs, nulls and known sites is over all four."""
+    """A model that speaks at one of four sites: means by parcel, pairs, nulls and known sites are over all four."""
     found = []
     for site in "abcd":
         for subject in ("1", "2"):

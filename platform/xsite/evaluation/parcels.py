@@ -41,7 +41,8 @@ def parcel_rows(scores: pd.DataFrame, nulls: Nulls) -> list[dict[str, Any]]:
             for site in group["site"].unique()
             if (null := nulls.parcels.get((str(site), str(model), bool(control)))) is not None
         ]
-        null_NR = over_folds(known) if known else np.empty((0, len(names)))
+        tied = bool({*group["site"]} & {*nulls.crossed})
+        null_NR = over_folds(known, crossed=tied) if known else np.empty((0, len(names)))
         if null_NR.shape[1] != len(names):
             raise ValueError(f"parcels: scores name {len(names)}, the surrogates of {model!r} have {null_NR.shape[1]}")
         rows += _model_rows({"model": str(model), "control": bool(control)}, group, names, null_NR)

@@ -7,7 +7,7 @@ and what the model knew of the test site. How silence is counted: :mod:`xsite.ev
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -45,6 +45,7 @@ def study_summary(
     leakage: Mapping[str, Any] | None = None,
     figures: pd.DataFrame | None = None,
     id_scores: pd.DataFrame | None = None,
+    crossed: Collection[str] = (),
 ) -> dict[str, Any]:
     """Everything that ``summary.json`` holds; ``rows`` is what :func:`~xsite.evaluation.site_rows.summarize` gives.
 
@@ -75,6 +76,8 @@ def study_summary(
         Of :func:`xsite.evaluation.figures.recording_figures`.
     id_scores : DataFrame, optional
         Scores of validation recordings of training sites, for ID and OOD side by side.
+    crossed : collection of str
+        Sites whose folds are tied (:func:`xsite.evaluation.surrogates.crossed_sites`): their own nulls are wider too.
 
     Returns
     -------
@@ -82,7 +85,9 @@ def study_summary(
         ``rows``, ``overall``, ``intervals``, ``comparison``, ``parcels``, ``paired_parcels``, ``ranks``, ``collapsed``,
         ``figures``, ``id_ood``, ``nulls``, ``warnings`` and what they rest on (``basis``); NaN has become None.
     """
-    phase, shift = (study_nulls(predictions, surrogates=surrogates, seed=seed, kind=k) for k in ("phase", "shift"))
+    phase, shift = (
+        study_nulls(predictions, surrogates=surrogates, seed=seed, kind=k, crossed=crossed) for k in ("phase", "shift")
+    )
     basis = Basis(selection, access, access_of or {})
     known = set(scores.loc[~scores["control"].astype(bool), "model"])
     pairs = [compare(scores, model, rival) for rival in rivals if {model, rival} <= known and rival != model]
@@ -93,8 +98,8 @@ def study_summary(
         "rows": rows if n_seeds is None else [_seeds(row, trained, n_seeds) for row in rows],
         "model": model,
         "trained": list(trained),
-        "overall": _named(overall(scores, phase.means, shift.means), basis),
-        "intervals": _named(intervals(scores, phase.means).to_dict("records"), basis),
+        "overall": _named(overall(scores, phase.means, shift.means, crossed), basis),
+        "intervals": _named(intervals(scores, phase.of_sites).to_dict("records"), basis),
         "comparison": _named(pd.concat(pairs).to_dict("records") if pairs else [], basis),
         "parcels": _named(parcel_rows(scores, phase), basis),
         "paired_parcels": _named(paired_parcels(scores, model, rows, trained), basis),
@@ -104,14 +109,13 @@ def study_summary(
         "id_ood": _named(gaps, basis),
         "surrogates": surrogates,
         "seed": seed,
+        "crossed_sites": sorted(crossed),
         "selection": selection,
         "test_site_access": access,
         "leakage": leakage,
         "basis": _rests_on(scores, predictions, surrogates, n_seeds) | basis.of(model),
     }
-    content["nulls"] = null_histograms(
-        content["rows"], content["overall"], {"phase": phase.means, "shift": shift.means}
-    )
+    content["nulls"] = null_histograms(content["rows"], content["overall"], {"phase": phase, "shift": shift})
     content["warnings"] = _warnings(content, known, basis)
     plain: dict[str, Any] = json_safe(content)
     return plain

@@ -30,6 +30,7 @@ from xsite.evaluation.selection import (
 )
 from xsite.evaluation.sides import NESTED
 from xsite.evaluation.splits import make_folds
+from xsite.evaluation.surrogates import crossed_sites
 from xsite.evaluation.tables import study_summary
 from xsite.experiment import Experiment
 from xsite.learning.adaptation import access_level, input_alignment
@@ -270,6 +271,7 @@ class _Study:
             leakage=self.audit.to_dict(),
             figures=figures,
             id_scores=id_scores,
+            crossed=crossed_sites(self.folds),
         )
         record = selection_record(experiment.select_on, choices, experiment.training_seeds)
         summary = {**summary, "chosen": record["chosen"], "deployable": record["deployable"], "plan": self.plan.hash}
