@@ -35,6 +35,9 @@ class Ridge:
         After the choice, fit on training and validation recordings together.
     """
 
+    reads_whole_recording = True
+    """Its features of one window depend on the EEG of the whole recording: a table must call that unlabelled EEG."""
+
     def __init__(
         self,
         *,

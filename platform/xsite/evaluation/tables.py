@@ -103,7 +103,7 @@ def study_summary(
         "comparison": _named(pd.concat(pairs).to_dict("records") if pairs else [], basis),
         "parcels": _named(parcel_rows(scores, phase), basis),
         "paired_parcels": _named(paired_parcels(scores, model, rows, trained), basis),
-        "ranks": _ranks(scores),
+        "ranks": _ranks(scores, basis),
         "collapsed": collapse_rows(predictions),
         "figures": _named(sites, basis),
         "id_ood": _named(gaps, basis),
@@ -132,12 +132,14 @@ def _seeds(row: dict[str, Any], trained: Sequence[str], n_seeds: int) -> dict[st
     return row | {"n_seeds": min(row["n_seeds"], most)}
 
 
-def _ranks(scores: pd.DataFrame) -> dict[str, Any] | None:
+def _ranks(scores: pd.DataFrame, basis: Basis) -> dict[str, Any] | None:
     """Rank every model that has a defined r, does not know the measured BOLD and is not another one's second name."""
     own = scores[~scores["control"].astype(bool) & ~scores["model"].isin(NO_RIVALS)]
     speaking = own.groupby("model", sort=False)["r"].count()
     models = [str(name) for name in speaking.index[speaking > 0]]
-    return rank_models(scores, models) if len(models) > 1 else None
+    if len(models) < 2:
+        return None
+    return rank_models(scores, models) | {"access": {name: basis.of(name)["access"] for name in models}}
 
 
 def _rests_on(
