@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from xsite.evaluation.collapse import GLOBAL_SIGNAL
+from xsite.evaluation.collapse import GLOBAL_SIGNAL, UNTRAINED
 from xsite.evaluation.folds import ENTITIES
 from xsite.evaluation.intervals import site_interval
 from xsite.evaluation.scoring import ORACLE
@@ -103,13 +103,15 @@ def _speed(model: str, histories: pd.DataFrame) -> float:
 
 
 def to_markdown(table: pd.DataFrame, basis: str) -> str:
-    """The table as people read it, with what it rests on below; models of different access never share one."""
-    blocks = [_block(own) for _, own in table.groupby("access", sort=False)]
+    """The table as people read it, with what it rests on below; models of different access never share one.
+
+    Those that read no EEG at all (zero, mean, the oracles) stand in every one.
+    """
+    without_eeg = table["model"].isin(UNTRAINED)
+    levels = list(dict.fromkeys(table.loc[~without_eeg, "access"])) or list(dict.fromkeys(table["access"]))
+    blocks = [_block(table[without_eeg | (table["access"] == level)]) for level in levels]
     if len(blocks) > 1:
-        blocks = [
-            f"Access to the test site: {level}\n\n{own}"
-            for level, own in zip(dict.fromkeys(table["access"]), blocks, strict=True)
-        ]
+        blocks = [f"Access to the test site: {level}\n\n{own}" for level, own in zip(levels, blocks, strict=True)]
     return "\n".join(["\n\n".join(blocks), "", basis, ""])
 
 

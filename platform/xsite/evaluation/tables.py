@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from xsite.evaluation.collapse import GLOBAL_SIGNAL, by_model, collapse_rows
+from xsite.evaluation.collapse import GLOBAL_SIGNAL, UNTRAINED, by_model, collapse_rows
 from xsite.evaluation.compare import compare, rank_models
 from xsite.evaluation.figures import site_figures
 from xsite.evaluation.generalization import id_ood
@@ -161,7 +161,9 @@ def _warnings(content: Mapping[str, Any], known: set[str], basis: Basis) -> list
     audit = content["leakage"] or {"verdict": "pass"}
     found = [audit["sentence"]] if audit["verdict"] != "pass" else []
     found += [content["overall"][0]["warning"]] if content["overall"] else []
-    if others := [name for name, level in basis.access_of.items() if level != basis.access and name in known]:
+    if others := [
+        name for name, level in basis.access_of.items() if level != basis.access and name in known - {*UNTRAINED}
+    ]:
         levels = ", ".join(dict.fromkeys(basis.access_of[name] for name in others))
         found.append(
             f"Not like for like: {', '.join(others)} had access {levels} to the test site, the others {basis.access}."

@@ -26,6 +26,7 @@ LABELS = {
     "lag-tokens": "Lag tokens",
     "selected": "Selected variant",
     "ridge": "Ridge",
+    "ridge-window": "Ridge, window alone",
     "mean": "Training mean",
     "zero": "Zero",
     "alpha": "Alpha power",
