@@ -340,6 +340,15 @@ def calibrated():
                         access=access, run="0")  # fmt: skip
 
 
+def test_draws_of_two_calls_that_share_a_number_count_once_each():
+    names = ["draw", "k", "part", "subject", "r"]
+    rows = [(0, 0, "none", "01", 0.1), (0, 1, "head", "01", 0.3), (0, 0, "none", "01", 0.1), (1, 1, "head", "01", 0.5)]
+    rows += [(1, 0, "none", "01", 0.1)]
+    table = pd.DataFrame(rows, columns=names).assign(variant="m", held_out="a", site="a")
+    means = transfer.calibration_means(table).set_index("k")
+    assert means.loc[1, ["r", "gain"]].tolist() == pytest.approx([0.4, 0.3])
+
+
 def test_calibration_is_averaged_over_draws_then_subjects_then_folds(study):
     means = transfer.calibration_means(calibrated()).set_index(["variant", "part", "held_out", "k"])
     assert means.loc[("m", "head", "west", 1), "r"] == pytest.approx(0.4)

@@ -90,8 +90,9 @@ def power(
     question : {"here", "next site"}
         ``next site``: t-test over site means. ``here``: surrogate test of the mean over these subjects, whose null
         scatters by scan length only, and of several sites is wider by
-        :data:`~xsite.evaluation.surrogates.FOLD_DEPENDENCE`, as in a study's tables. With ``mean_r`` 0 and sites that differ, ``here`` finds more than ``alpha``: a
-        model may be above chance at the sites at hand, which is what it tests.
+        :data:`~xsite.evaluation.surrogates.FOLD_DEPENDENCE`, as in a study's tables. With ``mean_r`` 0 and sites that
+        differ, ``here`` finds more than ``alpha``: a model may be above chance at the sites at hand, which is what it
+        tests.
 
     Returns
     -------

@@ -86,7 +86,7 @@ def _where(study: Study, rows: Sequence[Mapping[str, Any]]) -> Answer | None:
     each = ", ".join(f"{r['site']} {number(r['r_mean'])} (p {p_value(r['p_null'], n)})" for r in known)
     missed = len(rows) - len(good)
     tone: Tone = "good" if not missed else ("open" if good else "bad")
-    words = f"Better than chance at {len(good)} of {_sites(len(rows))}, under both nulls: {each}"
+    words = f"Better than chance at {len(good)} of {_sites(len(rows))}, under both nulls, each site by itself: {each}"
     return tone, "Where?", words + "."
 
 
