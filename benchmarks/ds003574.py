@@ -27,6 +27,7 @@ from xsite.evaluation.compare import paired_tests
 from xsite.evaluation.figures import recording_figures
 from xsite.evaluation.scoring import Prediction, score_predictions
 from xsite.evaluation.tables import study_summary
+from xsite.learning.adaptation import UNLABELLED
 from xsite.recording import RecordingKey
 
 FOLDER = Path(__file__).parents[2] / "shared/data/real/ds003574"
@@ -174,7 +175,9 @@ def analyse(sleepers: Sequence[Sleeper], *, high_pass: bool, surrogates: int) ->
         rivals=rivals,
         surrogates=surrogates,
         selection="leave-one-subject-out-val",
+        access=UNLABELLED,  # features are z-scored over the whole night
         figures=figures,
+        crossed={p.key.site for p in found},  # every sleeper trains the models that are tested at all others
     )
     tests = [paired_tests(scores, "ridge", rival) for rival in rivals if rival != "zero"]
     return {"predictions": found, "scores": scores, "figures": figures, "summary": summary, "tests": pd.concat(tests)}

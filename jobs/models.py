@@ -28,6 +28,7 @@ BASELINES: dict[str, Callable[[], Any]] = {
     "zero": Zero,
     "mean": Mean,
     "ridge": partial(Ridge, refit=False),
+    "ridge-window": partial(Ridge, refit=False, per_recording=False),
     "alpha": partial(Vigilance, "alpha"),
     "vigilance": partial(Vigilance, "alpha/theta"),
     GLOBAL_SIGNAL: GlobalSignalOracle,

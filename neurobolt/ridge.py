@@ -22,7 +22,8 @@ class Ridge:
     """Ridge regression on log band power, channel x band x lag: the honest rival of any network.
 
     Features are z-scored within each recording, over its own windows. At test this uses the recording's own EEG (never
-    its BOLD), which removes gain and impedance differences between sites and needs the whole recording at hand.
+    its BOLD), which removes gain and impedance differences between sites and needs the whole recording at hand. With
+    ``per_recording=False`` they stay log power as it is: a window is read by itself, as a network reads it.
     The strength is chosen on held-out recordings by mean squared error; one strength serves all parcels.
 
     Parameters
@@ -33,6 +34,8 @@ class Ridge:
         Ridge strengths to try, per training row.
     refit : bool
         After the choice, fit on training and validation recordings together.
+    per_recording : bool
+        Z-score features over the whole recording.
     """
 
     def __init__(
@@ -42,18 +45,24 @@ class Ridge:
         bin_s: float = 2.0,
         alphas: Sequence[float] = ALPHAS,
         refit: bool = True,
+        per_recording: bool = True,
     ) -> None:
-        self.window_s, self.bin_s = window_s, bin_s
+        self.window_s, self.bin_s, self.per_recording = window_s, bin_s, per_recording
         self.alphas, self.refit = tuple(alphas), refit
         self.alpha = float("nan")
         self.error_A: Float = np.empty(0)
         self.weight_PR: Float = np.empty((0, 0), np.float32)
         self.bias_R: Float = np.empty(0, np.float32)
 
+    @property
+    def reads_whole_recording(self) -> bool:
+        """Whether the features of one window depend on the whole recording's EEG: tables call that unlabelled EEG."""
+        return self.per_recording
+
     def features(self, recording: BaselineRecording) -> tuple[Float, Bool]:
-        """Standardised features (W, P) of volumes with a window, and which volumes these are, (V,)."""
+        """Features (W, P) of volumes with a window, and which volumes these are, (V,)."""
         features_WP, seen_V = lagged_band_power(recording, window_s=self.window_s, bin_s=self.bin_s)
-        return standardise(features_WP), seen_V
+        return standardise(features_WP) if self.per_recording else features_WP, seen_V
 
     def fit(
         self,
@@ -152,12 +161,14 @@ class Ridge:
     def state(self) -> dict[str, NDArray[Any]]:
         """Everything that :meth:`from_state` needs."""
         settings = {"window_s": self.window_s, "bin_s": self.bin_s, "alpha": self.alpha}
+        settings["per_recording"] = float(self.per_recording)
         return {"weight_PR": self.weight_PR, "bias_R": self.bias_R, **{k: np.array(v) for k, v in settings.items()}}
 
     @classmethod
     def from_state(cls, state: Mapping[str, NDArray[Any]]) -> Ridge:
         """Inverse of :meth:`state`."""
-        model = cls(window_s=float(state["window_s"]), bin_s=float(state["bin_s"]))
+        per_recording = bool(state.get("per_recording", True))  # absent where a state was written before the choice
+        model = cls(window_s=float(state["window_s"]), bin_s=float(state["bin_s"]), per_recording=per_recording)
         model.weight_PR, model.bias_R = np.asarray(state["weight_PR"]), np.asarray(state["bias_R"])
         model.alpha = float(state["alpha"])
         return model

@@ -67,6 +67,9 @@ class Vigilance:
     Falahpour et al., NeuroImage 174:317 (2018) for the vigilance ratio (there over delta and theta).
     """
 
+    reads_whole_recording = True
+    """Unlabelled EEG of a test recording, as for ridge."""
+
     def __init__(self, index: Index = "alpha", *, window_s: float = 16.0) -> None:
         if index not in get_args(Index):
             raise ValueError(

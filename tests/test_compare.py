@@ -58,6 +58,28 @@ def test_units_flip_together(rng):
     assert sign_flip(d, units=[i // 10 for i in range(30)])[0][0] == 2 / 8
 
 
+def test_sites_count_alike_however_many_subjects_each_has(rng):
+    """The tested figure is the one that is shown: here the mean of the sites' means and that of the subjects differ."""
+    small, large = -1 + 0.1 * rng.normal(size=2), 0.3 + 0.3 * rng.normal(size=9)
+    sites = ["small"] * 2 + ["large"] * 9
+    rows = [
+        (site, str(n), "", "", "", model, False, "p0", value * (model == "a"), np.nan, 1, 100, 0, 0)
+        for n, (site, value) in enumerate(zip(sites, [*small, *large], strict=True))
+        for model in "ab"
+    ]
+    scores = pd.DataFrame(rows, columns=list(SCORE_COLUMNS))
+    whole, one = paired_tests(scores, "a", "b").to_dict("records")
+    share = np.array([1 / 4] * 2 + [1 / 18] * 9)
+    signs = np.array(list(itertools.product((1, -1), repeat=11)))
+    flipped = np.abs((signs * np.r_[small, large]) @ share)
+    assert whole["difference"] == pytest.approx(flipped[0] * -1)
+    for row in (whole, one):
+        assert row["p"] == pytest.approx((flipped >= flipped[0] * (1 - 1e-9)).mean())
+    np.testing.assert_allclose(sign_flip(np.r_[small, large], within=["one"] * 11), sign_flip(np.r_[small, large]))
+    false = [sign_flip(rng.normal(size=12), within=["s"] * 3 + ["t"] * 9, draws=1)[0][0] <= 0.05 for _ in range(300)]
+    assert np.mean(false) <= 0.05 + 1.64 * np.sqrt(0.05 * 0.95 / 300)
+
+
 def test_holm_by_hand():
     assert holm([0.01, 0.04, 0.03, np.nan]).tolist() == pytest.approx([0.03, 0.06, 0.06, np.nan], nan_ok=True)
     assert holm([0.5, 0.9]).tolist() == [1.0, 1.0]

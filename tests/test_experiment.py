@@ -82,7 +82,7 @@ def test_experiment_is_frozen() -> None:
 def test_flat_has_dotted_plain_values() -> None:
     flat = Experiment().flat()
     assert flat["optim.batch_size"] == 64
-    assert flat["baselines"] == '["zero", "mean", "ridge"]'
+    assert flat["baselines"] == '["zero", "mean", "global-signal", "ridge", "ridge-window"]'
     assert all(isinstance(value, str | int | float | bool | None) for value in flat.values())
 
 

@@ -119,3 +119,20 @@ def test_every_run_has_the_figures_of_its_own_fold():
         (own,) = (p for p in found[run.fold] if p.seed == run.seed)
         expected = pearson_r(own.predicted_VR, target_VR, own.valid_V).mean()
         assert figures[run.label]["ood/r_mean"] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("scheme", "unit", "label", "expected"),
+    [
+        ("leave-one-site-out", "site", "c", ["c", "b"]),
+        ("site-to-site", "training-sites", "all-but-a", ["c", "b"]),  # b selects: the known site of the diagonal
+        ("growing-sites", "training-sites", "c_from-1", ["c"]),
+    ],
+)
+def test_known_sites_are_predicted_beside_unseen_ones(make_held_out, scheme, unit, label, expected):
+    held_out, _ = make_held_out(put=lambda recording: recording.key.site, folds={"scheme": scheme})
+    sides = held_out.folds["c"]
+    held_out.folds = {label: Fold(sides.train, sides.val, sides.test, label, unit=unit)}
+    held_out.plan = Plan((), {label: Sides(sides.train, sides.val)}, "train-site-val")
+    assert held_out._asked(label) == expected
+    assert held_out._asked(label, control=True) == ["c"]

@@ -35,6 +35,7 @@ def predicted(rng: np.random.Generator, seeds: tuple[int, ...]) -> tuple[list[Fo
                 said_VR = truth[key] + rng.normal(0, 1 + rank, (80, 2)).astype(np.float32)
                 own.append(Prediction(key, "net", False, said_VR, truth[key], valid_V, seed=seed))
             own.append(Prediction(key, "ridge", False, truth[key] + 2, truth[key], valid_V))
+            own.append(Prediction(key, "zero", False, 0 * truth[key], truth[key], valid_V))
     return folds, found
 
 
@@ -48,7 +49,7 @@ def test_folds_that_test_one_recording_are_no_seeds(seeds: tuple[int, ...], rng:
     assert scores.query("model == 'net'")["seed"].nunique() == 3 * len(seeds)  # folds and seeds, numbered together
     histories = pd.DataFrame({"model": ["net"], "control": [False], "windows_per_s": [10.0]})
     table = model_table(scores, histories, {"net": 5}, n_seeds=len(seeds)).set_index("model")
-    assert table["n_seeds"].to_dict() == {"net": len(seeds), "ridge": 1}
+    assert table["n_seeds"].to_dict() == {"net": len(seeds), "ridge": 1, "zero": 1}
     assert np.isnan(table.loc["ridge", "r_seed_sd"])
     means = [
         subject_scores(score_predictions(alone, parcels=PARCELS)).groupby("site")["r"].mean().mean()
@@ -65,14 +66,17 @@ def test_folds_that_test_one_recording_are_no_seeds(seeds: tuple[int, ...], rng:
 def test_models_of_different_access_stand_in_different_tables(rng: np.random.Generator) -> None:
     folds, found = predicted(rng, (0,))
     scores = score_predictions(main_predictions(found, folds), parcels=PARCELS)
-    scores["access"] = scores["model"].map({"net": "unlabelled EEG", "ridge": "none"})
+    scores["access"] = scores["model"].map({"net": "unlabelled EEG", "ridge": "none", "zero": "none"})
     histories = pd.DataFrame({"model": ["net"], "control": [False], "windows_per_s": [10.0]})
     table = model_table(scores, histories, {"net": 5}, n_seeds=1)
-    assert table.set_index("model")["access"].to_dict() == {"net": "unlabelled EEG", "ridge": "none"}
+    levels = table.set_index("model")["access"].to_dict()
+    assert levels == {"net": "unlabelled EEG", "ridge": "none", "zero": "none"}
     blocks = to_markdown(table, "BASIS").split("Access to the test site: ")
-    assert [block.splitlines()[0] for block in blocks[1:]] == table["access"].tolist()
-    for block, model in zip(blocks[1:], table["model"], strict=True):
-        assert [line.split(" | ")[0] for line in block.splitlines() if line.startswith("| ")][2:] == [f"| {model}"]
+    assert sorted(block.splitlines()[0] for block in blocks[1:]) == ["none", "unlabelled EEG"]
+    for block in blocks[1:]:  # zero reads no EEG: a reference in every table
+        model = {"none": "ridge", "unlabelled EEG": "net"}[block.splitlines()[0]]
+        names = [line.split(" | ")[0] for line in block.splitlines() if line.startswith("| ")][2:]
+        assert names == [f"| {model}", "| zero"]
     same = to_markdown(table.assign(access="none"), "BASIS")
     assert "Access to" not in same
     assert same.count("| model |") == 1

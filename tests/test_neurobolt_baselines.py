@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -122,14 +123,14 @@ def test_zero_and_mean(consortium):
     np.testing.assert_allclose(mean.predict(eegs[1])[3], np.concatenate(targets).mean(0), rtol=1e-5)
 
 
-@pytest.mark.parametrize("kind", [Zero, Mean, Ridge])
-def test_state_round_trip(consortium, kind):
+@pytest.mark.parametrize("make", [Zero, Mean, Ridge, partial(Ridge, per_recording=False)])
+def test_state_round_trip(consortium, make):
     eegs, targets = consortium(3, 30)
-    model = kind().fit(eegs[:2], targets[:2])
+    model = make().fit(eegs[:2], targets[:2])
     state = model.state()
     assert all(isinstance(v, np.ndarray) for v in state.values())
-    again = kind.from_state(state)
-    assert type(again) is kind
+    again = type(model).from_state(state)
+    assert type(again) is type(model)
     np.testing.assert_array_equal(again.predict(eegs[2]), model.predict(eegs[2]))
 
 
@@ -153,6 +154,19 @@ def test_per_recording_standardisation_removes_gain(consortium):
     gains = np.linspace(0.3, 4, 13)[:, None]
     louder = replace(eegs[2], eeg_CT=eegs[2].eeg_CT * gains)
     np.testing.assert_allclose(ridge.predict(louder), ridge.predict(eegs[2]), atol=1e-3)
+
+
+def test_the_window_ridge_knows_nothing_of_the_rest_of_a_recording(consortium):
+    eegs, targets = consortium(6, 90)
+    alone, whole = Ridge(per_recording=False).fit(eegs[:5], targets[:5]), Ridge().fit(eegs[:5], targets[:5])
+    assert (alone.reads_whole_recording, whole.reads_whole_recording) == (False, True)
+    assert mean_r(alone.predict(eegs[5]), targets[5]) > 0.5
+    stop = round((eegs[5].volume_onsets_V[40] + 1) * eegs[5].sfreq)
+    louder = eegs[5].eeg_CT.copy()
+    louder[:, stop:] *= 3.0
+    later = replace(eegs[5], eeg_CT=louder)
+    np.testing.assert_array_equal(alone.predict(later)[:40], alone.predict(eegs[5])[:40])
+    assert np.abs(whole.predict(later)[:40] - whole.predict(eegs[5])[:40]).max() > 0.01
 
 
 def test_groups_are_left_out_together(consortium):

@@ -24,6 +24,7 @@ from xsite.evaluation.json_values import json_safe
 from xsite.evaluation.null_view import null_histograms
 from xsite.evaluation.scoring import Prediction, score_predictions
 from xsite.evaluation.subjects import subject_scores
+from xsite.evaluation.surrogates import Nulls
 from xsite.evaluation.tables import study_summary
 from xsite.reports import audit, chance, downloads, known_sites, methods, transfer
 from xsite.reports import sections as study_sections
@@ -190,7 +191,7 @@ def test_null_histograms_hold_every_surrogate_and_agree_with_p(study):
         least, most = inside[edges[:-1] >= one["observed"]].sum(), inside[edges[1:] >= one["observed"]].sum()
         assert least <= ps[one["site"]][name] * (one["n"] + 1) - 1 <= most
     assert "zero" not in {h["model"] for h in found}  # a constant prediction has no distribution
-    quiet = null_histograms([{"site": "a", "model": "m", "control": False, "r_mean": None}], [], {"phase": {}})
+    quiet = null_histograms([{"site": "a", "model": "m", "control": False, "r_mean": None}], [], {"phase": Nulls()})
     assert quiet == []
     section = words(chance.null_section(study))
     assert f"p = {p_value(ps['all']['p_null'], 99)} (phase-randomised)" in section
@@ -337,6 +338,15 @@ def calibrated():
     access = table["k"].map({0: "none", 1: "1 labelled subjects"})
     return table.assign(r_partial=0.0, mse=1.0, r2=0.0, n_volumes=9, seed=0, best_epoch=3, calibrated_on="[]",
                         access=access, run="0")  # fmt: skip
+
+
+def test_draws_of_two_calls_that_share_a_number_count_once_each():
+    names = ["draw", "k", "part", "subject", "r"]
+    rows = [(0, 0, "none", "01", 0.1), (0, 1, "head", "01", 0.3), (0, 0, "none", "01", 0.1), (1, 1, "head", "01", 0.5)]
+    rows += [(1, 0, "none", "01", 0.1)]
+    table = pd.DataFrame(rows, columns=names).assign(variant="m", held_out="a", site="a")
+    means = transfer.calibration_means(table).set_index("k")
+    assert means.loc[1, ["r", "gain"]].tolist() == pytest.approx([0.4, 0.3])
 
 
 def test_calibration_is_averaged_over_draws_then_subjects_then_folds(study):

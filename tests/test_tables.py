@@ -107,6 +107,30 @@ def test_silence_about_a_parcel_is_no_gain():
     assert summarize(scores, [], surrogates=0)[0]["r_mean"] == pytest.approx(0.6)
 
 
+def test_silence_at_a_whole_site_is_no_gain_in_anything_over_sites(rng):
+    """A model that speaks at one of four sites: means by parcel, pairs, nulls and known sites are over all four."""
+    found = []
+    for site in "abcd":
+        for subject in ("1", "2"):
+            key, target_VR = RecordingKey(site, subject), rng.normal(size=(120, 3))
+            found += predict(rng, key, target_VR, (("net", 0.3 if site == "a" else None, False), ("ridge", 0.2, False)))
+    signals = {p.key: rng.normal(size=120) for p in found}
+    scores = score_predictions(found, parcels=PARCELS, global_signals=signals)
+    content = study_summary(scores, found, model="net", rivals=("ridge",), surrogates=199, id_scores=scores)
+    spoken = next(row["r_mean"] for row in content["rows"] if row["model"] == "net" and row["site"] == "a")
+    (whole,) = (row for row in content["overall"] if row["model"] == "net")
+    assert whole["r_mean"] == pytest.approx(spoken / 4)
+    assert whole["r_partial_mean"] < spoken / 3
+    parcels = [row for row in content["parcels"] if row["model"] == "net"]
+    assert np.mean([row["r_mean"] for row in parcels]) == pytest.approx(spoken / 4)
+    assert {(row["n_sites"], row["n_subjects"]) for row in parcels} == {(4, 8)}
+    assert [pair["site"] for pair in content["comparison"]] == ["a", "b", "c", "d", "all"]
+    assert {row["n"] for row in content["paired_parcels"]} == {8}
+    (known,) = (row for row in content["id_ood"] if row["model"] == "net")
+    assert known["ood"] == pytest.approx(spoken / 4)
+    assert known["worst"] == 0
+
+
 def test_null_is_the_statistic_of_the_row_with_surrogates_in_its_place(predictions):
     nulls = null_means(predictions, surrogates=300, seed=0)
     assert set(nulls) == {
@@ -258,7 +282,7 @@ def test_models_that_knew_something_else_say_so(predictions, scores):
         assert levels == {("net", "unlabelled EEG"), ("ridge", "none"), ("zero", "none")}
     for name in ("comparison", "paired_parcels"):
         assert {row["access"] for row in summary[name]} == {"unlabelled EEG against none"}
-    assert any("Not like for like: ridge, zero had access none" in words for words in summary["warnings"])
+    assert any("Not like for like: ridge had access none" in words for words in summary["warnings"])
 
 
 def test_a_failed_audit_is_among_the_warnings(predictions, scores):

@@ -46,7 +46,7 @@ class Experiment(Part):
     named like the model. They may change model, algorithm, optimiser, channels and reference; targets stay one set."""
     deploy: str = ""
     """Label of the variant whose final model is trained on all sites; empty means the first."""
-    baselines: tuple[str, ...] = ("zero", "mean", "ridge")
+    baselines: tuple[str, ...] = ("zero", "mean", "global-signal", "ridge", "ridge-window")
     controls: tuple[str, ...] = ()
     """Names of baselines and variants (``ridge``, ``neurobolt``) that are also trained on other subjects' BOLD."""
     tune: dict[str, dict[str, Any]] = Field(default_factory=dict)

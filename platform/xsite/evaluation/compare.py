@@ -16,8 +16,8 @@ from numpy.typing import ArrayLike
 from scipy import stats
 
 from xsite.evaluation.intervals import t_interval
-from xsite.evaluation.subjects import parcel_scores, subject_scores
-from xsite.recording import Float
+from xsite.evaluation.subjects import counted, parcel_scores, subject_scores
+from xsite.recording import Bool, Float
 
 FEW = 5
 """Below this number of subjects (or sites) an interval is marked as resting on few."""
@@ -53,7 +53,12 @@ def sign_patterns(n: int, draws: int, seed: int) -> Float:
 
 
 def sign_flip(
-    differences: ArrayLike, *, units: Sequence[Hashable] | None = None, draws: int = 10_000, seed: int = 0
+    differences: ArrayLike,
+    *,
+    units: Sequence[Hashable] | None = None,
+    within: Sequence[Hashable] | None = None,
+    draws: int = 10_000,
+    seed: int = 0,
 ) -> tuple[Float, Float]:
     """Two-sided sign-flip test of paired differences: under the null hypothesis each unit's sign is arbitrary.
 
@@ -66,6 +71,8 @@ def sign_flip(
         NaN where a pair is missing.
     units : sequence of hashable, length D, optional
         Differences of one unit (a site, say) are averaged first and flip together; default: each is its own.
+    within : sequence of hashable, length D, optional
+        Groups (sites) that count alike in the tested mean, however many differences each has; not with ``units``.
     draws, seed : int
         Of random patterns, for more than twelve units.
 
@@ -82,6 +89,8 @@ def sign_flip(
     known_DR = np.isfinite(values_DR)
     n_R = known_DR.sum(0)
     values_DR = np.where(known_DR, values_DR, 0.0)
+    if within is not None:
+        values_DR = values_DR * _group_weights(known_DR, within)
     energy_R = (values_DR**2).sum(0)
     patterns_KD = sign_patterns(len(values_DR), draws, seed)
     mean_KR = patterns_KD @ values_DR / np.maximum(n_R, 1)
@@ -95,6 +104,13 @@ def sign_flip(
     return np.where(n_R > 0, p_R, np.nan), np.where(n_R > 0, max_R, np.nan)
 
 
+def _group_weights(known_DR: Bool, within: Sequence[Hashable]) -> Float:
+    """Weights (D, R), of mean 1 over the known entries of a column, that make groups count alike."""
+    counts_DR = pd.DataFrame(known_DR).groupby(list(within), sort=False).transform("sum").to_numpy()
+    shares_DR = np.where(known_DR, 1 / np.maximum(counts_DR, 1), 0.0)
+    return np.asarray(shares_DR * known_DR.sum(0) / np.maximum(shares_DR.sum(0), 1e-12))
+
+
 def paired_tests(
     scores: pd.DataFrame, a: str, b: str, *, column: str = "r", unit: Unit = "subjects", draws: int = 10_000
 ) -> pd.DataFrame:
@@ -106,7 +122,8 @@ def paired_tests(
         Of :func:`xsite.evaluation.scoring.score_predictions`.
     unit : {"subjects", "sites"}
         What is flipped. ``subjects`` asks about these sites; ``sites`` about the next one, and cannot reach
-        p < .05 with fewer than six sites.
+        p < .05 with fewer than six sites. Either way the tested figure is the difference that stands beside p: the
+        mean of the sites' means, to which a large site adds no more than a small one.
 
     Returns
     -------
@@ -122,8 +139,8 @@ def paired_tests(
     rows = []
     for name, table in (("all", wide.to_frame("all")), ("parcels", parcels)):
         site = table.index.get_level_values("site")
-        units = site.tolist() if unit == "sites" else None
-        p_R, max_R = sign_flip(table.to_numpy(), units=units, draws=draws)
+        who: dict[str, Any] = {"units" if unit == "sites" else "within": site.tolist()}
+        p_R, max_R = sign_flip(table.to_numpy(), **who, draws=draws)
         corrected_R = p_R if name == "all" else holm(p_R)
         means = table.groupby(site).mean()
         values = {
@@ -142,7 +159,7 @@ def paired_tests(
 
 
 def _paired(table: pd.DataFrame, a: str, b: str, column: str, index: list[str]) -> pd.Series[float]:
-    table = table[~table["control"].astype(bool)]
+    table = counted(table[~table["control"].astype(bool)])
     missing = [name for name in (a, b) if name not in set(table["model"])]
     if missing:
         known = sorted(set(table["model"]))
@@ -159,8 +176,8 @@ def compare(scores: pd.DataFrame, a: str, b: str, *, column: str = "r") -> pd.Da
     DataFrame
         One row per site and a last one, ``site == "all"``: ``site, a, b, n, unit, difference, ci_low, ci_high, few,
         p_flip``. Per site the unit is the subject; over all sites it is the site, since the question is about the next
-        site; ``p_flip`` flips the row's units. Controls take no part, nor do sites where one of the two has no
-        defined r (constant prediction).
+        site; ``p_flip`` flips the row's units. Controls take no part. A site where one of the two says nothing
+        (constant prediction) counts as 0 for it; no row where one says nothing anywhere.
     """
     difference = _paired(subject_scores(scores), a, b, column, ["site", "subject"])
     rows = []

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from xsite.evaluation.intervals import few_sites_warning, t_interval
-from xsite.evaluation.subjects import subject_scores
+from xsite.evaluation.subjects import counted, subject_scores
 
 
 def id_ood(id_scores: pd.DataFrame, ood_scores: pd.DataFrame, *, column: str = "r") -> list[dict[str, Any]]:
@@ -45,10 +45,11 @@ def _by_subject(scores: pd.DataFrame, column: str) -> pd.Series[float]:
     scores = scores[~scores["control"].astype(bool)]
     folds = [fold for _, fold in scores.groupby("held_out")] if "held_out" in scores else [scores]
     index = ["model", "site", "subject"]
-    parts = [subject_scores(fold).set_index(index)[column] for fold in folds if not fold.empty]
+    parts = [subject_scores(fold) for fold in folds if not fold.empty]
     if not parts:
         return pd.Series(dtype=float, index=pd.MultiIndex.from_arrays([[], [], []], names=index))
-    means: pd.Series[float] = pd.concat(parts).groupby(level=index, sort=False).mean()
+    table = counted(pd.concat(parts, ignore_index=True)).set_index(index)
+    means: pd.Series[float] = table[column].groupby(level=index, sort=False).mean()
     return means
 
 

@@ -12,12 +12,12 @@ from typing import Any
 
 import pandas as pd
 
-from xsite.evaluation.collapse import GLOBAL_SIGNAL
+from xsite.evaluation.collapse import GLOBAL_SIGNAL, UNTRAINED
 from xsite.evaluation.folds import ENTITIES
 from xsite.evaluation.intervals import site_interval
 from xsite.evaluation.scoring import ORACLE
 from xsite.evaluation.selection import SELECTED
-from xsite.evaluation.subjects import subject_scores, with_defaults
+from xsite.evaluation.subjects import counted, subject_scores, with_defaults
 
 FIGURES = {"r": "mean R", "r_partial": "partial R", "r2": "R2"}
 COLUMNS = (
@@ -51,9 +51,9 @@ def model_table(
         of training, NaN for models without one; ``kind`` is ``trained``, ``closed form``, ``chosen`` or ``oracle``.
     """
     scores = with_defaults(scores[~scores["control"].astype(bool)])
-    rows = []
+    everyone, rows = counted(subject_scores(scores)), []
     for model, own in scores.groupby("model", sort=False):
-        subjects = subject_scores(own)
+        subjects = everyone[everyone["model"] == model]
         kind = _kind(str(model), histories)
         own = own.assign(seed=_training_seeds(own, n_seeds if kind in ("trained", "chosen") else 1))
         row: dict[str, Any] = {"model": str(model), "kind": kind, "access": _access(own)}
@@ -92,7 +92,7 @@ def _training_seeds(own: pd.DataFrame, n_seeds: int) -> pd.Series[Any]:
 
 
 def _seed_sd(own: pd.DataFrame) -> float:
-    means = [subject_scores(one).groupby("site")["r"].mean().mean() for _, one in own.groupby("seed")]
+    means = [counted(subject_scores(one)).groupby("site")["r"].mean().mean() for _, one in own.groupby("seed")]
     return float(pd.Series(means).std(ddof=1)) if len(means) > 1 else math.nan
 
 
@@ -103,13 +103,15 @@ def _speed(model: str, histories: pd.DataFrame) -> float:
 
 
 def to_markdown(table: pd.DataFrame, basis: str) -> str:
-    """The table as people read it, with what it rests on below; models of different access never share one."""
-    blocks = [_block(own) for _, own in table.groupby("access", sort=False)]
+    """The table as people read it, with what it rests on below; models of different access never share one.
+
+    Those that read no EEG at all (zero, mean, the oracles) stand in every one.
+    """
+    without_eeg = table["model"].isin(UNTRAINED)
+    levels = list(dict.fromkeys(table.loc[~without_eeg, "access"])) or list(dict.fromkeys(table["access"]))
+    blocks = [_block(table[without_eeg | (table["access"] == level)]) for level in levels]
     if len(blocks) > 1:
-        blocks = [
-            f"Access to the test site: {level}\n\n{own}"
-            for level, own in zip(dict.fromkeys(table["access"]), blocks, strict=True)
-        ]
+        blocks = [f"Access to the test site: {level}\n\n{own}" for level, own in zip(levels, blocks, strict=True)]
     return "\n".join(["\n\n".join(blocks), "", basis, ""])
 
 

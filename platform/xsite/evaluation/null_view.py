@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from xsite.evaluation.nulls import Kind
-from xsite.evaluation.surrogates import Label, over_folds
+from xsite.evaluation.surrogates import Nulls, over_folds
 from xsite.recording import Float
 
 BINS = 24
@@ -20,17 +20,18 @@ BINS = 24
 def null_histograms(
     rows: Sequence[Mapping[str, Any]],
     overall: Sequence[Mapping[str, Any]],
-    nulls: Mapping[Kind, Mapping[Label, Float]],
+    nulls: Mapping[Kind, Nulls],
 ) -> list[dict[str, Any]]:
     """Histogram of the surrogate means of every site and of all sites together, with the value that was observed.
 
-    That of all sites together is wider by :data:`xsite.evaluation.surrogates.FOLD_DEPENDENCE`, as its p-value needs.
+    That of all sites together is wider by :data:`xsite.evaluation.surrogates.FOLD_DEPENDENCE`, as its p-value needs; so
+    are those of sites whose own folds are tied.
 
     Parameters
     ----------
     rows, overall : sequence of mapping
         Of :func:`xsite.evaluation.site_rows.summarize` and :func:`xsite.evaluation.site_rows.overall`.
-    nulls : mapping of kind to (label to array, shape (N,))
+    nulls : mapping of kind to Nulls
 
     Returns
     -------
@@ -39,15 +40,17 @@ def null_histograms(
         the outermost bins) and ``counts``. Rows without surrogates are left out.
     """
     found = []
-    for kind, means in nulls.items():
+    for kind, null in nulls.items():
+        of_sites = null.of_sites
         for row in rows:
             label = str(row["site"]), str(row["model"]), bool(row["control"])
-            if label in means:
-                found.append(_histogram(row, "r_mean", means[label], site=label[0], kind=kind))
+            if label in of_sites:
+                found.append(_histogram(row, "r_mean", of_sites[label], site=label[0], kind=kind))
         for row in overall:
-            own = [null for (_, model, control), null in means.items() if (model, control) == _who(row)]
+            own = {site: drawn for (site, *who), drawn in null.means.items() if tuple(who) == _who(row)}
             if own:
-                found.append(_histogram(row, "r_mean", over_folds(own), site="all", kind=kind))
+                whole = over_folds([*own.values()], crossed=bool({*own} & {*null.crossed}))
+                found.append(_histogram(row, "r_mean", whole, site="all", kind=kind))
     return [one for one in found if one]
 
 

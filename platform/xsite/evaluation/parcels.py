@@ -14,7 +14,7 @@ from xsite.evaluation.compare import holm
 from xsite.evaluation.intervals import FEW_SITES, t_interval
 from xsite.evaluation.nulls import surrogate_p
 from xsite.evaluation.scoring import ORACLE
-from xsite.evaluation.subjects import parcel_scores
+from xsite.evaluation.subjects import counted, parcel_scores
 from xsite.evaluation.surrogates import Nulls, over_folds
 from xsite.recording import Float
 
@@ -29,18 +29,20 @@ def parcel_rows(scores: pd.DataFrame, nulls: Nulls) -> list[dict[str, Any]]:
         r2_mean, p_null`` (one-sided, against phase-randomised surrogates), ``p_holm`` (Holm over parcels), ``p_max``
         (family-wise by the maximum over parcels of the standardised score; surrogates share their phases, so that
         parcels that move together do not cost twice), ``p_floor`` (smallest ``p_holm`` that this number of surrogates
-        can give), ``few_sites`` and ``unit``. The oracle takes no part.
+        can give), ``few_sites`` and ``unit``. The oracle takes no part. A site where a model says nothing counts as 0,
+        in the null too, unless it says nothing anywhere.
     """
     names = list(dict.fromkeys(scores["parcel"]))
     rows: list[dict[str, Any]] = []
-    table = parcel_scores(scores)
+    table = counted(parcel_scores(scores))
     for (model, control), group in table[table["model"] != ORACLE].groupby(["model", "control"], sort=False):
         known = [
             null
             for site in group["site"].unique()
             if (null := nulls.parcels.get((str(site), str(model), bool(control)))) is not None
         ]
-        null_NR = over_folds(known) if known else np.empty((0, len(names)))
+        tied = bool({*group["site"]} & {*nulls.crossed})
+        null_NR = over_folds(known, crossed=tied) if known else np.empty((0, len(names)))
         if null_NR.shape[1] != len(names):
             raise ValueError(f"parcels: scores name {len(names)}, the surrogates of {model!r} have {null_NR.shape[1]}")
         rows += _model_rows({"model": str(model), "control": bool(control)}, group, names, null_NR)

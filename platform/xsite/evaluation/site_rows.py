@@ -7,7 +7,7 @@ the site.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +19,7 @@ from xsite.evaluation.intervals import FEW_SITES, few_sites_warning, site_interv
 from xsite.evaluation.json_values import json_safe
 from xsite.evaluation.nulls import null_band, surrogate_p
 from xsite.evaluation.scoring import ORACLE, Prediction
-from xsite.evaluation.subjects import subject_scores
+from xsite.evaluation.subjects import counted, subject_scores
 from xsite.evaluation.surrogates import Label, Nulls, over_folds, study_nulls
 from xsite.recording import Float
 
@@ -73,7 +73,7 @@ def summarize(
 
 def site_rows(scores: pd.DataFrame, phase: Nulls, shift: Nulls, basis: Basis) -> list[dict[str, Any]]:
     """:func:`summarize` from surrogates that are there already."""
-    subjects = subject_scores(scores)
+    subjects, of_sites = subject_scores(scores), (phase.of_sites, shift.of_sites)
     oracle = subjects[subjects["model"] == ORACLE].groupby("site")["r"].mean()
     rows = []
     for (site, model, control), group in subjects[subjects["model"] != ORACLE].groupby(
@@ -97,8 +97,8 @@ def site_rows(scores: pd.DataFrame, phase: Nulls, shift: Nulls, basis: Basis) ->
                 "r2_mean": float(group["r2"].mean()),
                 "oracle_r_mean": float(oracle.get(site, math.nan)),
                 "mse_mean": float(group["mse"].mean()),
-                "p_null": surrogate_p(r_mean, phase.means.get(label, np.empty(0))),
-                "p_shift": surrogate_p(r_mean, shift.means.get(label, np.empty(0))),
+                "p_null": surrogate_p(r_mean, of_sites[0].get(label, np.empty(0))),
+                "p_shift": surrogate_p(r_mean, of_sites[1].get(label, np.empty(0))),
                 "unit": "subjects",
                 **basis.of(label[1]),
             }
@@ -124,24 +124,28 @@ def intervals(scores: pd.DataFrame, nulls: Mapping[Label, Float] | None = None) 
 
 
 def overall(
-    scores: pd.DataFrame, nulls: Mapping[Label, Float], shifted: Mapping[Label, Float] | None = None
+    scores: pd.DataFrame,
+    nulls: Mapping[Label, Float],
+    shifted: Mapping[Label, Float] | None = None,
+    crossed: Collection[str] = (),
 ) -> list[dict[str, Any]]:
     """Each model over all sites: mean of the site means, interval over sites, and the band of its own surrogates.
 
     ``ci_low, ci_high`` (t over site means) are about the next site, ``here_low, here_high`` (Welch) about exactly these
     sites. p-values and band are of a null that is wider than that of independent folds, because a site that is tested
-    here trains the models tested elsewhere (:func:`xsite.evaluation.surrogates.over_folds`). ``inside_band`` answers
+    here trains the models tested elsewhere (:func:`xsite.evaluation.surrogates.over_folds`); of a single site where it
+    is among ``crossed`` (:func:`xsite.evaluation.surrogates.crossed_sites`). ``inside_band`` answers
     the control's question: is the mean where chance would put it in 95 of 100 cases? A site where a model says nothing
     counts as 0, unless it says nothing anywhere.
     """
     rows = []
-    for (model, control), group in subject_scores(scores).groupby(["model", "control"], sort=False):
+    for (model, control), group in counted(subject_scores(scores)).groupby(["model", "control"], sort=False):
         label = str(model), bool(control)
-        filled = group["r"].fillna(0.0) if group["r"].notna().any() else group["r"]
-        of_site = [values.tolist() for _, values in filled.groupby(group["site"], sort=False)]
+        of_site = [values.tolist() for _, values in group["r"].groupby(group["site"], sort=False)]
         there, here = site_interval(of_site), site_interval(of_site, method="welch")
         known = [nulls[found] for site in group["site"].unique() if (found := (str(site), *label)) in nulls]
-        null = over_folds(known) if known else np.empty(0)
+        tied = bool({*group["site"]} & {*crossed})
+        null = over_folds(known, crossed=tied) if known else np.empty(0)
         band, n_sites = null_band(null), len(of_site)
         row = {"model": model, "control": label[1], "n_sites": n_sites, "r_mean": there.mean}
         row |= {"n_subjects": len(group), "ci_low": there.low, "ci_high": there.high}
@@ -151,7 +155,7 @@ def overall(
         row |= {"few_sites": n_sites < FEW_SITES, "warning": few_sites_warning(n_sites), "unit": "sites"}
         if shifted is not None:
             moved = [shifted[found] for site in group["site"].unique() if (found := (str(site), *label)) in shifted]
-            row["p_shift"] = surrogate_p(there.mean, over_folds(moved) if moved else np.empty(0))
+            row["p_shift"] = surrogate_p(there.mean, over_folds(moved, crossed=tied) if moved else np.empty(0))
         sites = group.groupby("site", sort=False)[["r_partial", "r2", "mse"]].mean().mean()
         row |= {f"{name}_mean": float(value) for name, value in sites.items()}
         rows.append(row)

@@ -1,7 +1,8 @@
 """From parcels to subjects: the first averages, so that a subject weighs the same however much of it was measured.
 
 A parcel whose prediction is constant has no defined correlation and counts as 0, lest a model gain by staying silent
-where it is hard; if nothing that a model says about a site moves, its mean stays NaN.
+where it is hard; if nothing that a model says about a site moves, its mean there stays NaN, and :func:`counted` makes
+it 0 for whatever goes over several sites.
 """
 
 from __future__ import annotations
@@ -33,6 +34,23 @@ def _answered(scores: pd.DataFrame) -> pd.DataFrame:
     known = kept.groupby(ROW)["r_partial"].transform("count") > 0
     kept.loc[silent & known, "r_partial"] = 0.0
     return kept
+
+
+def counted(table: pd.DataFrame) -> pd.DataFrame:
+    """Silence at a whole site as 0, for means, pairs and nulls over sites; a model that never speaks stays undefined.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Of :func:`subject_scores` or :func:`parcel_scores`, of all models together: where none of them has a partial r,
+        the site gives no global signal, and silence has none either.
+    """
+    filled = table.copy()
+    silent = filled["r"].isna() & (filled.groupby(["model", "control"])["r"].transform("count") > 0)
+    known = filled.groupby("site")["r_partial"].transform("count") > 0
+    filled.loc[silent, "r"] = 0.0
+    filled.loc[silent & known, "r_partial"] = 0.0
+    return filled
 
 
 def parcel_scores(scores: pd.DataFrame) -> pd.DataFrame:

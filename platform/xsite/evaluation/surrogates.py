@@ -8,11 +8,12 @@ from __future__ import annotations
 import math
 import warnings
 import zlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from xsite.evaluation.folds import Fold
 from xsite.evaluation.metrics import usable
 from xsite.evaluation.nulls import Kind, null_r
 from xsite.evaluation.scoring import Prediction
@@ -23,7 +24,8 @@ Label = tuple[str, str, bool]
 
 FOLD_DEPENDENCE = math.sqrt(2)
 """How much wider than independent folds the mean over folds scatters, at most: site i's BOLD trains the model that is
-tested at j and j's the one tested at i, so an accident counts twice (docs/evaluation.md, section 13)."""
+tested at j and j's the one tested at i, so an accident counts twice (docs/evaluation.md, section 13). Subjects of one
+site that are left out one by one, or dealt into folds, are tied in the same way."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,14 +38,45 @@ class Nulls:
         Of the mean over parcels, recordings and subjects, in that order.
     parcels : dict of Label to array, shape (N, R)
         Of each parcel's mean over recordings and subjects; NaN where nobody at the site has the parcel.
+    crossed : collection of str
+        Sites whose own subjects train the models that are tested at one another (:func:`crossed_sites`).
     """
 
     means: dict[Label, Float] = field(default_factory=dict)
     parcels: dict[Label, Float] = field(default_factory=dict)
+    crossed: Collection[str] = ()
+
+    @property
+    def of_sites(self) -> dict[Label, Float]:
+        """``means`` as p-values and bands of single sites need them: wider where a site's own folds are tied."""
+        return {label: over_folds([null], crossed=label[0] in self.crossed) for label, null in self.means.items()}
 
 
-def study_nulls(predictions: Sequence[Prediction], *, surrogates: int, seed: int, kind: Kind = "phase") -> Nulls:
+def crossed_sites(folds: Sequence[Fold]) -> frozenset[str]:
+    """Sites of which some subjects train the model that is tested on others, and others the one tested on them."""
+    found: set[str] = set()
+    for fold in folds:
+        learnt = {key.subject_id for key in (*fold.train, *fold.val)}
+        for other in folds:
+            if other is not fold:
+                found |= {key.site for key in other.test if key.subject_id in learnt} & {key.site for key in fold.test}
+    return frozenset(found)
+
+
+def study_nulls(
+    predictions: Sequence[Prediction],
+    *,
+    surrogates: int,
+    seed: int,
+    kind: Kind = "phase",
+    crossed: Collection[str] = (),
+) -> Nulls:
     """Null distributions of a study's means.
+
+    Parameters
+    ----------
+    crossed : collection of str
+        Of :func:`crossed_sites`; noted in the result. ``means`` and ``parcels`` are as drawn.
 
     The surrogates of a recording depend on seed and recording only: every model, and every seed of it, meets the same
     ones, and so the seeds' average is averaged in the null as well.
@@ -52,7 +85,7 @@ def study_nulls(predictions: Sequence[Prediction], *, surrogates: int, seed: int
     for p in predictions:
         if usable(p.valid_V, p.predicted_VR, p.target_VR).any():
             rows.setdefault((p.key.site, p.model, p.control), []).append(p)
-    nulls = Nulls()
+    nulls = Nulls(crossed=crossed)
     for label, own in rows.items():  # one row at a time: a table per recording of a whole study would fill the memory
         nulls.means[label], nulls.parcels[label] = _row_null(own, surrogates, seed, kind)
     return nulls
@@ -84,19 +117,21 @@ def _mean(tables: Sequence[Float]) -> Float:
     return np.asarray(np.where(count_NR > 0, total_NR / np.maximum(count_NR, 1), np.nan))
 
 
-def over_folds(nulls: Sequence[Float]) -> Float:
+def over_folds(nulls: Sequence[Float], *, crossed: bool = False) -> Float:
     """Null of a mean over folds from the nulls of the folds, widened because folds are not independent.
 
     Parameters
     ----------
     nulls : sequence of array, shape (N,) or (N, R)
         One per held-out site; NaN where a site lacks a parcel.
+    crossed : bool
+        The folds of a single site are tied as well; several sites always are.
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Mean of empty slice", RuntimeWarning)  # a parcel that no site covers
         mean = np.asarray(np.nanmean(np.stack(list(nulls)), axis=0))
         centre = np.nanmean(mean, axis=0)
-    return np.asarray(centre + (FOLD_DEPENDENCE if len(nulls) > 1 else 1.0) * (mean - centre))
+    return np.asarray(centre + (FOLD_DEPENDENCE if crossed or len(nulls) > 1 else 1.0) * (mean - centre))
 
 
 def null_means(

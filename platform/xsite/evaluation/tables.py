@@ -7,12 +7,12 @@ and what the model knew of the test site. How silence is counted: :mod:`xsite.ev
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
-from xsite.evaluation.collapse import GLOBAL_SIGNAL, by_model, collapse_rows
+from xsite.evaluation.collapse import GLOBAL_SIGNAL, UNTRAINED, by_model, collapse_rows
 from xsite.evaluation.compare import compare, rank_models
 from xsite.evaluation.figures import site_figures
 from xsite.evaluation.generalization import id_ood
@@ -45,6 +45,7 @@ def study_summary(
     leakage: Mapping[str, Any] | None = None,
     figures: pd.DataFrame | None = None,
     id_scores: pd.DataFrame | None = None,
+    crossed: Collection[str] = (),
 ) -> dict[str, Any]:
     """Everything that ``summary.json`` holds; ``rows`` is what :func:`~xsite.evaluation.site_rows.summarize` gives.
 
@@ -75,6 +76,8 @@ def study_summary(
         Of :func:`xsite.evaluation.figures.recording_figures`.
     id_scores : DataFrame, optional
         Scores of validation recordings of training sites, for ID and OOD side by side.
+    crossed : collection of str
+        Sites whose folds are tied (:func:`xsite.evaluation.surrogates.crossed_sites`): their own nulls are wider too.
 
     Returns
     -------
@@ -82,7 +85,9 @@ def study_summary(
         ``rows``, ``overall``, ``intervals``, ``comparison``, ``parcels``, ``paired_parcels``, ``ranks``, ``collapsed``,
         ``figures``, ``id_ood``, ``nulls``, ``warnings`` and what they rest on (``basis``); NaN has become None.
     """
-    phase, shift = (study_nulls(predictions, surrogates=surrogates, seed=seed, kind=k) for k in ("phase", "shift"))
+    phase, shift = (
+        study_nulls(predictions, surrogates=surrogates, seed=seed, kind=k, crossed=crossed) for k in ("phase", "shift")
+    )
     basis = Basis(selection, access, access_of or {})
     known = set(scores.loc[~scores["control"].astype(bool), "model"])
     pairs = [compare(scores, model, rival) for rival in rivals if {model, rival} <= known and rival != model]
@@ -93,25 +98,24 @@ def study_summary(
         "rows": rows if n_seeds is None else [_seeds(row, trained, n_seeds) for row in rows],
         "model": model,
         "trained": list(trained),
-        "overall": _named(overall(scores, phase.means, shift.means), basis),
-        "intervals": _named(intervals(scores, phase.means).to_dict("records"), basis),
+        "overall": _named(overall(scores, phase.means, shift.means, crossed), basis),
+        "intervals": _named(intervals(scores, phase.of_sites).to_dict("records"), basis),
         "comparison": _named(pd.concat(pairs).to_dict("records") if pairs else [], basis),
         "parcels": _named(parcel_rows(scores, phase), basis),
         "paired_parcels": _named(paired_parcels(scores, model, rows, trained), basis),
-        "ranks": _ranks(scores),
+        "ranks": _ranks(scores, basis),
         "collapsed": collapse_rows(predictions),
         "figures": _named(sites, basis),
         "id_ood": _named(gaps, basis),
         "surrogates": surrogates,
         "seed": seed,
+        "crossed_sites": sorted(crossed),
         "selection": selection,
         "test_site_access": access,
         "leakage": leakage,
         "basis": _rests_on(scores, predictions, surrogates, n_seeds) | basis.of(model),
     }
-    content["nulls"] = null_histograms(
-        content["rows"], content["overall"], {"phase": phase.means, "shift": shift.means}
-    )
+    content["nulls"] = null_histograms(content["rows"], content["overall"], {"phase": phase, "shift": shift})
     content["warnings"] = _warnings(content, known, basis)
     plain: dict[str, Any] = json_safe(content)
     return plain
@@ -128,12 +132,14 @@ def _seeds(row: dict[str, Any], trained: Sequence[str], n_seeds: int) -> dict[st
     return row | {"n_seeds": min(row["n_seeds"], most)}
 
 
-def _ranks(scores: pd.DataFrame) -> dict[str, Any] | None:
+def _ranks(scores: pd.DataFrame, basis: Basis) -> dict[str, Any] | None:
     """Rank every model that has a defined r, does not know the measured BOLD and is not another one's second name."""
     own = scores[~scores["control"].astype(bool) & ~scores["model"].isin(NO_RIVALS)]
     speaking = own.groupby("model", sort=False)["r"].count()
     models = [str(name) for name in speaking.index[speaking > 0]]
-    return rank_models(scores, models) if len(models) > 1 else None
+    if len(models) < 2:
+        return None
+    return rank_models(scores, models) | {"access": {name: basis.of(name)["access"] for name in models}}
 
 
 def _rests_on(
@@ -155,7 +161,9 @@ def _warnings(content: Mapping[str, Any], known: set[str], basis: Basis) -> list
     audit = content["leakage"] or {"verdict": "pass"}
     found = [audit["sentence"]] if audit["verdict"] != "pass" else []
     found += [content["overall"][0]["warning"]] if content["overall"] else []
-    if others := [name for name, level in basis.access_of.items() if level != basis.access and name in known]:
+    if others := [
+        name for name, level in basis.access_of.items() if level != basis.access and name in known - {*UNTRAINED}
+    ]:
         levels = ", ".join(dict.fromkeys(basis.access_of[name] for name in others))
         found.append(
             f"Not like for like: {', '.join(others)} had access {levels} to the test site, the others {basis.access}."

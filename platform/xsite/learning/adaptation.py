@@ -47,9 +47,20 @@ NULL = 1e-6
 """Eigenvalues below this share of the largest are directions that the recording does not have."""
 
 
+UNLABELLED = "unlabelled EEG"
+
+
 def access_level(adapt: Adapt) -> str:
-    """Name of the level in every table's column ``access``."""
-    return "none" if adapt == "none" else "unlabelled EEG"
+    """Name of the level in every table's column ``access``, of a model that does nothing more by itself."""
+    return "none" if adapt == "none" else UNLABELLED
+
+
+def reads_whole_recording(model: Any) -> bool:
+    """Whether a model compares a window with the whole recording's EEG by itself, whatever ``data.adapt`` says.
+
+    Trained models have ``recording_statistics`` then, closed forms ``reads_whole_recording``: test-time normalisation.
+    """
+    return hasattr(model, "recording_statistics") or bool(getattr(model, "reads_whole_recording", False))
 
 
 def recenter(eeg_CT: Eeg, usable_C: Bool, valid_T: Bool) -> Eeg:

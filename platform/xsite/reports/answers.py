@@ -7,7 +7,7 @@ from typing import Any
 
 from xsite.evaluation.collapse import GLOBAL_SIGNAL
 from xsite.evaluation.intervals import t_interval
-from xsite.evaluation.subjects import subject_scores
+from xsite.evaluation.subjects import counted, subject_scores
 from xsite.reports import audit
 from xsite.reports.chance import ALPHA, significant_parcels
 from xsite.reports.folder import Study
@@ -86,7 +86,7 @@ def _where(study: Study, rows: Sequence[Mapping[str, Any]]) -> Answer | None:
     each = ", ".join(f"{r['site']} {number(r['r_mean'])} (p {p_value(r['p_null'], n)})" for r in known)
     missed = len(rows) - len(good)
     tone: Tone = "good" if not missed else ("open" if good else "bad")
-    words = f"Better than chance at {len(good)} of {_sites(len(rows))}, under both nulls: {each}"
+    words = f"Better than chance at {len(good)} of {_sites(len(rows))}, under both nulls, each site by itself: {each}"
     return tone, "Where?", words + "."
 
 
@@ -110,7 +110,7 @@ def _parcels(study: Study) -> Answer | None:
 
 def _global_signal(study: Study) -> Answer:
     question = "Beyond the global signal?"
-    subjects = subject_scores(study.scores)
+    subjects = counted(subject_scores(study.scores))
     own = subjects[(subjects["model"] == study.model) & ~subjects["control"].astype(bool)]
     means = own.groupby("site")["r_partial"].mean().dropna()
     if means.empty:

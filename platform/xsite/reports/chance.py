@@ -18,7 +18,8 @@ from xsite.reports.verdict import label, p_value
 ALPHA = 0.05
 WIDER = (
     "The null of a mean over sites is √2 wider than that of independent folds, because a tested site trains the models "
-    "that are tested elsewhere; √2 is the bound for linear models. Single sites have the null as drawn."
+    "that are tested elsewhere; √2 is the bound for linear models. Single sites have the null as drawn, unless "
+    "their own subjects stand in several folds, which ties these in the same way: then it is √2 wider too."
 )
 
 

@@ -21,6 +21,7 @@ from xsite.reports.verdict import label
 COLOURS = {
     "neurobolt": "#3d74d9",
     "ridge": "#e07b28",
+    "ridge-window": "#b5835a",
     "mean": "#8b8f98",
     "zero": "#a8abb3",
     ORACLE: "#2f9e77",

@@ -13,7 +13,9 @@ import pandas as pd
 import yaml
 
 from xsite.errors import FormatError
+from xsite.evaluation.folds import Fold
 from xsite.evaluation.scoring import ORACLE, Prediction, load_predictions
+from xsite.evaluation.surrogates import crossed_sites
 from xsite.evaluation.tables import study_summary
 
 HISTORY = ("held_out", "model", "control", "epoch", "train_loss", "val_loss", "lr", "seconds")
@@ -209,6 +211,7 @@ def _completed(study: Study) -> Study:
         trained=study.summary["trained"],
         n_seeds=len(study.experiment.get("seeds") or [0]),
         leakage=study.leakage or None,
+        crossed=() if study.unit == "site" else crossed_sites([Fold.from_dict(fold) for fold in study.folds]),
     )
     return replace(study, summary={**study.summary, **full})
 

@@ -33,7 +33,7 @@ def forest_section(study: Study) -> Html:
     caption = (
         f"{label(study.model)}. Square: mean over the site's subjects, its area their number; line: 95 % t-interval "
         f"over subjects; dots: subjects; grey bar: where 95 % of the site's own "
-        f"surrogates lie (null as drawn, not widened).{below} Diamonds: mean over the "
+        f"surrogates lie ({_width(study)}).{below} Diamonds: mean over the "
         f"sites, with the 95 % interval for a site to come (t over {total['n_sites']} site means) and for exactly "
         f"these sites (Welch, over {total['n_subjects']} subjects). Selection rule: {study.summary['selection']}. "
         f"Access to the test site: {study.summary['test_site_access']}."
@@ -52,6 +52,12 @@ def _sentence(rows: Sequence[Mapping[str, Any]], total: Mapping[str, Any], study
         f"{expected}. {label(study.model)} is best at {best['site']} ({number(best['r_mean'])}) and worst at "
         f"{worst['site']} ({number(worst['r_mean'])})."
     )
+
+
+def _width(study: Study) -> str:
+    if study.summary.get("crossed_sites"):
+        return "null √2 wider where a site's own folds train on one another's subjects"
+    return "null as drawn, not widened"
 
 
 def _few(rows: Sequence[Mapping[str, Any]], total: Mapping[str, Any]) -> Html:

@@ -39,11 +39,20 @@ def gap_section(study: Study) -> Html:
         [
             label(row["model"]), number(row["id"], 3), number(row["ood"], 3), number(row["gap"], 3, sign=True),
             interval(row["gap_low"], row["gap_high"], 3, sign=True), f"{row['n_subjects']}, {row['n_sites']} sites",
-            f"{row['worst_site']} {number(row['worst'])}",
+            f"{row['worst_site']} {number(row['worst'])}", row.get("access", "–"),
         ]
         for row in rows
     ]  # fmt: skip
-    header = ["Model", "Known sites, ID", "Unseen, OOD", "Gap", "95 %, sites", "Paired subjects", "Worst unseen site"]
+    header = [
+        "Model",
+        "Known sites, ID",
+        "Unseen, OOD",
+        "Gap",
+        "95 %, sites",
+        "Paired subjects",
+        "Worst unseen site",
+        "Access",
+    ]
     note = f"Mean of the site means. Selection rule: {study.summary['selection']}. {own['warning']}"
     return join([tag("p", sentence), picture, table(header, body, caption=note)])
 
@@ -87,7 +96,7 @@ def rank_section(study: Study) -> Html:
         f"(sign-flip tests, Holm-corrected over {len(ranks['pairs'])} pairs). {tested}Nemenyi's critical difference: "
         f"{number(ranks['critical_difference'])} ranks. {ranks['unit'].capitalize()} of one site share a training: "
         f"this is about these sites. Selection rule: {study.summary['selection']}. Access to the test site: "
-        f"{study.summary['test_site_access']}."
+        f"{_levels(ranks.get('access') or {}, study)}."
     )
     picture = figure(inline_svg(rank_chart(ranks), name="ranks", label="Average ranks of the models"), caption)
     rows = [
@@ -99,6 +108,13 @@ def rank_section(study: Study) -> Html:
         "details", join([tag("summary", "Every pair"), table(["Pair", "R", "p", "p Holm"], rows, caption=note)])
     )
     return join([tag("p", sentence), picture, folded])
+
+
+def _levels(access: Mapping[str, str], study: Study) -> str:
+    """The level that all have, or who has which."""
+    own = str(study.summary["test_site_access"])
+    others = [f"{label(name)} {level}" for name, level in access.items() if level != own]
+    return own + (f", but not like for like: {', '.join(others)}" if others else "")
 
 
 def _p(value: float | None) -> str:

@@ -153,11 +153,13 @@ def _scoring(study: Study, cited: Mapping[str, str]) -> list[str]:
         "Intervals are 95 %: t over subjects within a site, t over site means for a site to come, and Welch's for "
         f"exactly these sites ({cited['welch1947']}).",
     ]
+    tied = bool(summary.get("crossed_sites"))
     if n := summary.get("surrogates"):
         sentences.append(
             f"Chance: {n:,} phase-randomised ({cited['prichard1994']}) and {n:,} circularly shifted surrogates of each "
             f"recording's measured BOLD; p = (k + 1) / (n + 1), one-sided ({cited['phipson2010']}). Nulls of means "
-            "over sites were widened by √2, the bound for linear models whose folds train on one another's test data."
+            "over sites" + (", and of sites whose subjects stand in several folds," if tied else "") + " were widened "
+            "by √2, the bound for linear models whose folds train on one another's test data."
         )
         if "holm1979" in cited:
             sentences.append(

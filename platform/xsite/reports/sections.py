@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from xsite.evaluation.collapse import GLOBAL_SIGNAL
+from xsite.evaluation.collapse import GLOBAL_SIGNAL, UNTRAINED
 from xsite.evaluation.scoring import ORACLE
 from xsite.evaluation.selection import RULES
 from xsite.evaluation.subjects import subject_scores
@@ -89,9 +89,13 @@ def site_section(study: Study) -> Html:
 
 
 def levels(study: Study) -> list[str]:
-    """Levels of access of the page's models, the study's own first: figures of two levels never share a table."""
+    """Levels of access of the page's models, the study's own first: figures of two levels never share a table.
+
+    Models that read no EEG at all (zero, mean, the oracles) have no level of their own and stand in every table.
+    """
     own = str(study.summary["test_site_access"])
-    return list(dict.fromkeys([own, *(str(row.get("access", own)) for row in study.summary["rows"])]))
+    rows = [row for row in study.summary["rows"] if row["model"] not in UNTRAINED]
+    return list(dict.fromkeys([own, *(str(row.get("access", own)) for row in rows)]))
 
 
 def _site_table(study: Study, level: str) -> Html:
@@ -113,7 +117,7 @@ def _site_rows(study: Study, n: int, level: str) -> list[list[Any]]:
     zero = {r["site"]: r["mse_mean"] for r in study.summary["rows"] if r["model"] == "zero" and not r["control"]}
     rows: list[list[Any]] = []
     for row in study.summary["rows"]:
-        if row.get("access", level) != level:
+        if row["model"] not in UNTRAINED and row.get("access", level) != level:
             continue
         place = row["site"], row["model"], row["control"]
         oracle, skill = row["oracle_r_mean"], None

@@ -150,9 +150,10 @@ def calibration_means(table_r: pd.DataFrame) -> pd.DataFrame:
         ``variant, part, k, held_out, r, r_without, gain, n_subjects``. Every part begins at k = 0, with the subjects
         that it was scored on; ``r_without`` is k = 0 of the same draws and subjects, ``gain`` the paired difference.
     """
-    draw = ["variant", "held_out", "draw", "site", "subject"]
-    without = table_r.loc[table_r["k"] == 0].set_index(draw)["r"].rename("r_without")
-    tuned = table_r[table_r["k"] > 0].join(without, on=draw)
+    draw, person = ["variant", "held_out", "draw", "site", "subject"], ["variant", "held_out", "site", "subject"]
+    # the checkpoint as it is says the same of a subject in every draw; draws of several calls share their numbers
+    without = table_r[table_r["k"] == 0].groupby(person)["r"].mean().rename("r_without")
+    tuned = table_r[table_r["k"] > 0].join(without, on=person)
     start = tuned.drop_duplicates([*draw, "part"]).assign(k=0, r=lambda own: own["r_without"])
     paired = pd.concat([start, tuned], ignore_index=True)
     paired["gain"] = paired["r"] - paired["r_without"]

@@ -26,6 +26,7 @@ LABELS = {
     "lag-tokens": "Lag tokens",
     "selected": "Selected variant",
     "ridge": "Ridge",
+    "ridge-window": "Ridge, window alone",
     "mean": "Training mean",
     "zero": "Zero",
     "alpha": "Alpha power",
@@ -139,7 +140,8 @@ def p_value(p: float | None, n: int) -> str:
 
 def wide_null(summary: Mapping[str, Any]) -> Html:
     """Beside every p-value and band of a mean over sites: their null is widened, and where that is explained."""
-    if not summary.get("surrogates") or not any(row["n_sites"] > 1 for row in summary["overall"]):
+    tied = any(row["n_sites"] > 1 for row in summary["overall"]) or summary.get("crossed_sites")
+    if not summary.get("surrogates") or not tied:
         return Html("")
     words = "null √2 wider, as folds are not independent"
     return tag("a", words, href="#wider") if summary.get("nulls") else Html(words)

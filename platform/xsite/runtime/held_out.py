@@ -148,7 +148,8 @@ class HeldOut:
     def _asked(self, label: str, *, control: bool = False) -> list[Any]:
         """Test recordings and, where sites are held out, validation recordings of known sites, to set beside them."""
         fold = self.folds[label]
-        known = self.plan.sides[label].val if fold.unit == "site" and not control else ()
+        shown = fold.unit == "site" or self.experiment.folds.scheme == "site-to-site"  # the matrix has a diagonal
+        known = self.plan.sides[label].val if shown and not control else ()
         return list(self.data.refs_of((*fold.test, *known)))
 
     def spec(self, label: str) -> TargetSpec:

@@ -30,9 +30,10 @@ from xsite.evaluation.selection import (
 )
 from xsite.evaluation.sides import NESTED
 from xsite.evaluation.splits import make_folds
+from xsite.evaluation.surrogates import crossed_sites
 from xsite.evaluation.tables import study_summary
 from xsite.experiment import Experiment
-from xsite.learning.adaptation import access_level, input_alignment
+from xsite.learning.adaptation import UNLABELLED, access_level, input_alignment, reads_whole_recording
 from xsite.learning.targets import TargetSpec
 from xsite.runtime.audit import audit_trainings, audit_unseen, check_windows
 from xsite.runtime.closed_form import BaselineFactory
@@ -46,7 +47,7 @@ from xsite.runtime.held_out import (
     with_selected,
 )
 from xsite.runtime.inputs import StudyData, absolute_store, load_study, select_manifest
-from xsite.runtime.plans import check_models
+from xsite.runtime.plans import check_models, whole_recording_variants
 from xsite.runtime.progress import Progress
 from xsite.runtime.study import StudyFolder
 from xsite.runtime.training import FoldOutcome, OnEvent, check_scale, train_folds
@@ -170,10 +171,29 @@ def check_names(experiment: Experiment, baselines: Collection[str]) -> None:
         raise RecipeError(f"variants: {', '.join(taken)} is the name of something else that is scored; rename it")
 
 
-def closed_form_access(experiment: Experiment) -> dict[str, str]:
-    """What each baseline knew of the test site: aligned EEG reaches them too, a model's own adaptation does not."""
+def closed_form_access(experiment: Experiment, baselines: Mapping[str, BaselineFactory]) -> dict[str, str]:
+    """What each baseline knew of the test site: aligned EEG reaches them too, a model's own adaptation does not.
+
+    Those that set a window beside the whole recording (ridge, vigilance) had its unlabelled EEG anyway.
+    """
     aligned = input_alignment(experiment.data.adapt) is not None
-    return dict.fromkeys(experiment.baselines, access_level(experiment.data.adapt) if aligned else "none")
+    whole = [name for name in experiment.baselines if aligned or reads_whole_recording(baselines[name]())]
+    return {name: UNLABELLED if name in whole else "none" for name in experiment.baselines}
+
+
+def trained_access(experiment: Experiment, whole: Collection[str], chosen: Collection[str]) -> dict[str, str]:
+    """What each variant knew of the test site, and what the chosen ones knew together.
+
+    Parameters
+    ----------
+    whole : collection of str
+        Of :func:`xsite.runtime.plans.whole_recording_variants`.
+    chosen : collection of str
+        Variants that were chosen in some fold.
+    """
+    level = access_level(experiment.data.adapt)
+    levels = {label: UNLABELLED if label in whole else level for label in experiment.labels}
+    return levels | {SELECTED: UNLABELLED if {*whole} & {*chosen} else level}
 
 
 class _Study:
@@ -192,12 +212,16 @@ class _Study:
         self.trainings = Trainings(experiment, data, plan, folder)
         self.held_out = HeldOut(experiment, data, folds, plan)
         self.audit = Audit(())
+        self.access: dict[str, str] = {}
+        self.whole: set[str] = set()
 
     def run(self, baselines: Mapping[str, BaselineFactory]) -> StudyResult:
         """Everything is queued as soon as it can be; the final model trains while the folds are being scored."""
         jobs = self.trainings.first()
         windows = check_models(jobs, self.build_model)
         check_windows(self.experiment.folds, windows)
+        self.access = closed_form_access(self.experiment, baselines)
+        self.whole = whole_recording_variants(jobs, self.build_model)
         self.held_out.check(baselines, windows.values())
         targets, window_s = self._targets(), self.held_out.window_s
         self.audit = audit_unseen(self.experiment, self.data, self.folds, self.plan, jobs, targets, window_s)
@@ -250,7 +274,8 @@ class _Study:
             found, known = with_selected(found, chosen), with_selected(known, chosen)
         predictions = main_predictions(found, self.folds)
         scores = score_predictions(predictions, parcels=parcels, global_signals=signals)
-        level, levels = access_level(experiment.data.adapt), closed_form_access(experiment)
+        trained = trained_access(experiment, self.whole, chosen.values())
+        level, levels = trained[experiment.deployed], self.access | trained
         scores = scores.assign(access=[levels.get(str(model), level) for model in scores["model"]])
         id_scores = known_scores(known, parcels, signals)
         figures = recording_figures(predictions, parcels, self.data.t_r)
@@ -270,6 +295,7 @@ class _Study:
             leakage=self.audit.to_dict(),
             figures=figures,
             id_scores=id_scores,
+            crossed=crossed_sites(self.folds),
         )
         record = selection_record(experiment.select_on, choices, experiment.training_seeds)
         summary = {**summary, "chosen": record["chosen"], "deployable": record["deployable"], "plan": self.plan.hash}
