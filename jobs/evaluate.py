@@ -26,7 +26,7 @@ from xsite.errors import ParcellationError, StoreError
 from xsite.evaluation.folds import ENTITIES
 from xsite.evaluation.scoring import ORACLE, Prediction, save_predictions, score_predictions
 from xsite.evaluation.tables import study_summary
-from xsite.learning.adaptation import access_level
+from xsite.learning.adaptation import UNLABELLED, access_level, reads_whole_recording
 from xsite.learning.predict import predict_recording
 from xsite.learning.targets import TargetSpec, select_parcels, unseen_global_signal, unseen_target
 from xsite.recording import Float, RecordingKey
@@ -62,6 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     summary |= {"evaluated": args.model, "weights_sha256": opened.weights_sha256, "seen_in_training": seen}
     adapt = opened.config["experiment"]["data"].get("adapt", "none")
     level = "none known" if adapt == "none" else access_level(adapt)
+    level = UNLABELLED if reads_whole_recording(opened.model) else level
     summary["test_site_access"] = "trained on" if seen else level
     print_rows(summary["rows"], seen)
     if args.out:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy import signal
@@ -118,6 +120,11 @@ def test_figures_of_recordings_and_of_sites(rng):
     assert net["lag_s"].tolist() == pytest.approx([T_R] * 8)
     assert (net["r_at_lag"] > 0.5).all()
     assert net["r_normalised"].between(0.2, 0.95).all()
+    half_VR = predictions[0].predicted_VR.copy()
+    half_VR[:, 1] = 0.0  # silence in a parcel that can be learned
+    silent = [replace(predictions[0], predicted_VR=half_VR), predictions[2]]
+    found = recording_figures(silent, ("p0", "p1", "p2"), {p.key: T_R for p in silent})
+    assert found[found["model"] == "net"].set_index("parcel").loc["p1", "r_normalised"] == 0
     sites = site_figures(table).set_index("model")
     assert sites["n_subjects"].tolist() == [2, 2]
     assert sites.loc["net", "lag_s"] == pytest.approx(T_R)

@@ -62,7 +62,9 @@ def _figures(p: Prediction, parcels: Sequence[str], t_r: float, oracle_R: Float 
     normalised_R = np.full(len(parcels), np.nan)
     if oracle_R is not None:
         learnable_R = np.isfinite(oracle_R) & (oracle_R >= LEARNABLE)
-        normalised_R[learnable_R] = pearson_r(*known)[learnable_R] / oracle_R[learnable_R]
+        r_R = pearson_r(*known)
+        said_R = np.nan_to_num(r_R) if np.isfinite(r_R).any() else r_R  # a silent parcel counts as 0, as in every mean
+        normalised_R[learnable_R] = said_R[learnable_R] / oracle_R[learnable_R]
     labels = {name: getattr(p.key, name) for name in ENTITIES}
     values = {
         "model": p.model,

@@ -26,7 +26,7 @@ from xsite.evaluation.plan import Plan, Run
 from xsite.evaluation.scoring import score_predictions
 from xsite.evaluation.subjects import subject_scores
 from xsite.experiment import Experiment, load_experiment
-from xsite.learning.adaptation import access_level
+from xsite.learning.adaptation import UNLABELLED, access_level, reads_whole_recording
 from xsite.learning.checkpoint import load_checkpoint
 from xsite.learning.finetune import Part, check_part, finetune
 from xsite.learning.predict import predict_recording
@@ -222,6 +222,7 @@ def _calibrated(
         checkpoint = next(folder.run(piece.run) for piece in pieces if piece.run.fold == label)
         spec = TargetSpec.from_dict(load_checkpoint(checkpoint)[1]["target"])
         truth[label] = gather([task(measure).remote(data.refs_of(folds[label].test), spec)])[0]
+    levels = _levels(pieces, folder, experiment, build_model)
     for piece in pieces:
         keys = sorted(folds[piece.run.fold].test)
         scored = data.refs_of([key for key in keys if _who(key) in piece.draw.scored])
@@ -243,7 +244,19 @@ def _calibrated(
             say(f"{piece.run.fold} draw {piece.draw.number} k {piece.k} {piece.part}: left out, {error}")
             continue
         predicted, *spent = (outcome, 0, 0) if piece.k == 0 else outcome
-        yield _rows(piece, predicted, spent, truth[piece.run.fold], data.parcels, experiment, say)
+        yield _rows(piece, predicted, spent, truth[piece.run.fold], data.parcels, levels[piece.run.variant], say)
+
+
+def _levels(
+    pieces: Sequence[_Piece], folder: StudyFolder, experiment: Experiment, build_model: ModelFactory
+) -> dict[str, str]:
+    """What each variant's checkpoint, before any calibration, knows of the held-out site."""
+    places = {piece.run.variant: str(folder.run(piece.run)) for piece in pieces}
+    plain = access_level(experiment.data.adapt)
+    return {
+        label: UNLABELLED if reads_whole_recording(open_checkpoint(place, build_model)[0]) else plain
+        for label, place in places.items()
+    }
 
 
 def _rows(
@@ -252,7 +265,7 @@ def _rows(
     spent: Sequence[int],
     measured: Mapping[RecordingKey, Measured],
     parcels: Sequence[str],
-    experiment: Experiment,
+    uncalibrated: str,
     say: Say,
 ) -> pd.DataFrame:
     signals = {key: measured[key].global_V for key in predicted if np.isfinite(measured[key].global_V).any()}
@@ -260,7 +273,7 @@ def _rows(
     subjects = subject_scores(score_predictions(predictions, parcels=parcels, global_signals=signals))
     calibrated = piece.draw.calibrated[: piece.k]
     assert not {f"{row.site}/{row.subject}" for row in subjects.itertuples()} & set(calibrated)
-    level = access_level(experiment.data.adapt) if piece.k == 0 else f"{piece.k} labelled subjects"
+    level = uncalibrated if piece.k == 0 else f"{piece.k} labelled subjects"
     trained = f", {spent[1]:,} numbers free for {spent[0]} epochs" if piece.k else ""
     say(f"{piece.run.fold} draw {piece.draw.number} k {piece.k} {piece.part}: R {subjects['r'].mean():.3f}{trained}")
     table: pd.DataFrame = subjects.drop(columns=["model", "control", "n_seeds"]).assign(

@@ -26,9 +26,9 @@ class SiteNorm(nn.Module):
     """ERM on features that are moved and scaled from their site's running moments to the pooled ones.
 
     ``z -> pooled mean + pooled deviation * (z - site mean) / site deviation``. An unseen site has no moments of its
-    own: the model alone, which is what is validated and kept, takes it as coming from the pool, and
-    :meth:`renormalised` takes a recording's own instead, for which all its unlabelled EEG must be at hand. Moments are
-    held in differentiation (running averages over batches of all ranks): exact under DDP.
+    own: the model alone, which is what is validated and kept, takes it as coming from the pool (``data.adapt:
+    features`` brings a recording's own to the pool's instead, with all its unlabelled EEG). Moments are held in
+    differentiation (running averages over batches of all ranks): exact under DDP.
 
     Parameters
     ----------
@@ -84,10 +84,6 @@ class SiteNorm(nn.Module):
         """Mean (D,) and variance (D,) over the training sites seen so far, each site alike."""
         share_S1 = (self._seen() / self._seen().sum().clamp(min=1))[:, None]
         return (self.mean_SD * share_S1).sum(0), (self.square_SD * share_S1).sum(0)
-
-    def renormalised(self, z_VD: Tensor) -> Tensor:
-        """Features of one whole unseen recording, from its own moments to the pooled ones, ready for the head."""
-        return _moved(z_VD, z_VD.mean(0), z_VD.var(0), *self.pooled())
 
 
 def _moved(z: Tensor, mean: Tensor, square: Tensor, to_mean: Tensor, to_square: Tensor) -> Tensor:
