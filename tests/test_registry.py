@@ -55,7 +55,7 @@ GOOD = [
     ("rows", "failing"),
     [
         (GOOD, None),
-        (GOOD[:1] + GOOD[2:], "1 held-out sites"),
+        (GOOD[:1] + GOOD[2:], "1 held-out site (two needed)"),
         ([*GOOD[:1], row("b", "m", 0.3, 0.2), *GOOD[2:]], "not so: b"),
         ([*GOOD[:1], row("b", "m", None, 0.01), *GOOD[2:]], "not so: b"),
         ([*GOOD[:2], row("a", "zero", None, 1, mse=0.1), row("b", "zero", None, 1, mse=0.1)], "zero baseline 0.1"),

@@ -32,11 +32,13 @@ from xsite.learning.finetune import Part, check_part, finetune
 from xsite.learning.predict import predict_recording
 from xsite.learning.targets import TargetSpec
 from xsite.recording import RecordingKey
+from xsite.reports.folder import check_finished
 from xsite.runtime.cluster import gather, task
 from xsite.runtime.fold_job import ModelFactory
 from xsite.runtime.inputs import StudyData, absolute_store, load_study, row_keys, select_manifest
 from xsite.runtime.scoring import Measured, Predicted, measure, open_checkpoint, predict_checkpoint, predictions_of
 from xsite.runtime.study import StudyFolder
+from xsite.spelling import counted
 
 FILE = "calibration.parquet"
 NEEDED = ("experiment.yaml", "plan.json", "folds.json", "manifest.parquet", "scores.parquet")
@@ -145,8 +147,7 @@ def _check_parts(folder: StudyFolder, pieces: Sequence[_Piece], build_model: Mod
 
 
 def _read(folder: Path) -> tuple[Experiment, Plan, dict[str, Fold]]:
-    if missing := [name for name in NEEDED if not (folder / name).is_file()]:
-        raise FormatError(f"{folder}: not a finished study, {', '.join(missing)} missing; run neurobolt loso again")
+    check_finished(folder, NEEDED)
     plan = Plan.from_dict(json.loads((folder / "plan.json").read_text(encoding="utf-8")), str(folder / "plan.json"))
     listed = json.loads((folder / "folds.json").read_text(encoding="utf-8"))
     folds = {row["held_out"]: Fold.from_dict(row) for row in listed}
@@ -178,7 +179,8 @@ def _pieces(
         subjects = sorted({_who(key) for key in folds[run.fold].test})
         draws = calibration_draws(subjects, ks, n_draws, seed=seed, site=run.fold)
         if left_out := [k for k in ks if k >= len(subjects)]:
-            say(f"{run.fold}: {len(subjects)} subjects, so k = {', '.join(map(str, left_out))} leaves nobody to score")
+            n, too_many = counted(len(subjects), "subject"), ", ".join(map(str, left_out))
+            say(f"{run.fold}: {n}, so k = {too_many} leaves nobody to score")
         for own in draws:
             yield _Piece(run, own, 0, "none", seed, fingerprint)
             yield from (
@@ -261,7 +263,7 @@ def _rows(
     calibrated = piece.draw.calibrated[: piece.k]
     assert not {f"{row.site}/{row.subject}" for row in subjects.itertuples()} & set(calibrated)
     level = access_level(experiment.data.adapt) if piece.k == 0 else f"{piece.k} labelled subjects"
-    trained = f", {spent[1]:,} numbers free for {spent[0]} epochs" if piece.k else ""
+    trained = f", {spent[1]:,} numbers free for {counted(spent[0], 'epoch')}" if piece.k else ""
     say(f"{piece.run.fold} draw {piece.draw.number} k {piece.k} {piece.part}: R {subjects['r'].mean():.3f}{trained}")
     table: pd.DataFrame = subjects.drop(columns=["model", "control", "n_seeds"]).assign(
         held_out=piece.run.fold, variant=piece.run.variant, seed=piece.run.seed, k=piece.k, draw=piece.draw.number,
