@@ -233,8 +233,19 @@ def test_open_model_by_version_run_and_folder(registered: tuple[Path, str], tmp_
     MlflowClient(uri, uri).log_artifacts(version.run_id, str(study / "final"), "checkpoint")
     shas = {open_model(name, uri).weights_sha256 for name in (str(study / "final"), f"runs:/{version.run_id}")}
     assert shas == {by_alias.weights_sha256}
-    with pytest.raises(TrackingError, match="models:/neurobolt@champion"):
-        open_model("models:/neurobolt@champion", uri)
+    for name, said in (
+        ("models:/neurobolt@champion", r"has models:/neurobolt/1, and @challenger \(version 1\)"),
+        ("models:/neurobolt/7", r"has models:/neurobolt/1, and @challenger"),
+        ("models:/neurobold@challenger", r"there are neurobolt; neurobolt register STUDY"),
+        ("models:/neurobolt", r"write models:/neurobolt@challenger or models:/neurobolt/VERSION"),
+    ):
+        with pytest.raises(TrackingError, match=said) as caught:
+            open_model(name, uri)
+        assert str(caught.value).startswith(f"{name}: ")
+    empty = default_tracking_uri(tmp_path / "empty")
+    with pytest.raises(TrackingError, match="nothing is registered; neurobolt register STUDY") as caught:
+        open_model("models:/neurobolt@challenger", empty)
+    assert empty in str(caught.value)
     with pytest.raises(CheckpointError, match="the checkpoint is absent"):
         open_model(str(tmp_path / "nowhere"))
 

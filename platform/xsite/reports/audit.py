@@ -56,8 +56,7 @@ def warning_section(study: Study) -> Html:
         return Html("")
     items = [tag("li", words, class_="open") for words in warnings]
     if collapsed:  # one of the things counted, however many models: the table below has them one by one
-        names = ", ".join(label(one.model) for one in collapsed)
-        items.append(tag("li", f"{counted(len(collapsed), 'model')} collapsed: {names} (table below).", class_="bad"))
+        items.append(tag("li", f"{counted(len(collapsed), 'model')} collapsed: the table below.", class_="bad"))
     parts = [tag("p", f"{counted(len(items), 'thing')} to know before quoting a figure of this page.")]
     parts.append(tag("ul", join(items), class_="findings"))
     if collapsed:

@@ -209,13 +209,14 @@ def warn_of_lost_channels(ch_names: Mapping[RecordingKey, Sequence[str]]) -> Non
     for keys, names in sorted(lost.items(), key=lambda item: len(item[0])):
         some = ", ".join(map(str, keys[:3])) + (", ..." if len(keys) > 3 else "")
         logger.warning(
-            "channels %s are left out of the whole study: %d of %d recordings lack them (%s); to keep them, set "
-            "data.channels: native (each recording's own, absent ones masked) or spline (absent ones filled in)",
+            "channels %s are left out of the whole study: %d of %d recordings lack them (%s)",
             ", ".join(names),
             len(keys),
             len(ch_names),
             some,
         )
+    if lost:
+        logger.warning("to keep them, set data.channels: native (absent ones masked) or spline (absent ones filled in)")
 
 
 def tell_of_filled_channels(montages: Mapping[RecordingKey, Montage], ch_names: Sequence[str]) -> None:
