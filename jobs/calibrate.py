@@ -87,10 +87,8 @@ def curve_text(curve: pd.DataFrame) -> str:
         access = counted(cast("int", k), "labelled subject")
         lines.append(f"\nAccess to the held-out site: {access} (gain: over k = 0, same subjects)")
         for row in rows.itertuples():
-            lines.append(
-                f"  {row.variant:<20}{row.part:<9}R {row.r:6.3f}  gain {row.gain:+.3f}  "
-                f"({counted(row.n_subjects, 'subject')} at {counted(row.n_sites, 'site')})"
-            )
+            n = f"{counted(cast('int', row.n_subjects), 'subject')} at {counted(cast('int', row.n_sites), 'site')}"
+            lines.append(f"  {row.variant:<20}{row.part:<9}R {row.r:6.3f}  gain {row.gain:+.3f}  ({n})")
     return "\n".join([*lines, few_sites_warning(int(curve["n_sites"].max()) if len(curve) else 0)])
 
 

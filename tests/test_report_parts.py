@@ -222,6 +222,10 @@ def test_gap_shows_what_id_ood_holds(study):
     for figure in (number(row["id"]), number(row["ood"]), f"{row['worst_site']} ({number(row['worst'])})"):
         assert figure in told
     assert "a gap of +0.10" in told
+    assert "filled: all subjects of the site when it was held out (OOD)" in told
+    recipe = {**study.experiment, "folds": {"scheme": "site-to-site"}}
+    crossed = words(known_sites.gap_section(replace(study, summary=summary, experiment=recipe)))
+    assert "filled: all subjects of the site by the models of the other sites, their mean (OOD)" in crossed
 
 
 def test_ranks_name_the_best_and_whom_it_shares_a_group_with(study):

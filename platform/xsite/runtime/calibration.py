@@ -62,6 +62,12 @@ class _Piece:
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
     @property
+    def words(self) -> str:
+        """As in "siteA, draw 0, k = 1, head"; k = 0 trains nothing."""
+        what = f"k = {self.k}, {self.part}" if self.k else "k = 0, not calibrated"
+        return f"{self.run.fold}, draw {self.draw.number}, {what}"
+
+    @property
     def of(self) -> tuple[str, str, int]:
         """The checkpoint that it starts from, as rows name it."""
         return self.run.fold, self.run.variant, self.run.seed
@@ -242,7 +248,7 @@ def _calibrated(
         try:
             outcome = gather([ready])[0]
         except XsiteError as error:  # too short a scan: the others still have their curve
-            say(f"{piece.run.fold} draw {piece.draw.number} k {piece.k} {piece.part}: left out, {error}")
+            say(f"{piece.words}: left out, {error}")
             continue
         predicted, *spent = (outcome, 0, 0) if piece.k == 0 else outcome
         yield _rows(piece, predicted, spent, truth[piece.run.fold], data.parcels, experiment, say)
@@ -264,7 +270,7 @@ def _rows(
     assert not {f"{row.site}/{row.subject}" for row in subjects.itertuples()} & set(calibrated)
     level = access_level(experiment.data.adapt) if piece.k == 0 else f"{piece.k} labelled subjects"
     trained = f", {spent[1]:,} numbers free for {counted(spent[0], 'epoch')}" if piece.k else ""
-    say(f"{piece.run.fold} draw {piece.draw.number} k {piece.k} {piece.part}: R {subjects['r'].mean():.3f}{trained}")
+    say(f"{piece.words}: R {subjects['r'].mean():.3f}{trained}")
     table: pd.DataFrame = subjects.drop(columns=["model", "control", "n_seeds"]).assign(
         held_out=piece.run.fold, variant=piece.run.variant, seed=piece.run.seed, k=piece.k, draw=piece.draw.number,
         part=piece.part, best_epoch=spent[0], n_trained=spent[1],
