@@ -60,12 +60,12 @@ def warning_section(study: Study) -> Html:
     parts = [tag("p", f"{counted(len(items), 'thing')} to know before quoting a figure of this page.")]
     parts.append(tag("ul", join(items), class_="findings"))
     if collapsed:
-        parts.append(_collapsed(collapsed))
+        parts.append(_collapsed(collapsed, "Training" if "scores_by_fold" in study.tables else "Seed"))
     return join(parts)
 
 
-def _collapsed(models: Sequence[CollapsedModel]) -> Html:
-    """One line per model, every site and seed folded below."""
+def _collapsed(models: Sequence[CollapsedModel], each_is: str) -> Html:
+    """One line per model, every site and seed folded below; folds that test one site are numbered like seeds."""
     body = [
         [
             label(one.model),
@@ -88,7 +88,7 @@ def _collapsed(models: Sequence[CollapsedModel]) -> Html:
         for one in models
         for r in one.rows
     ]
-    head = ["Collapsed model", "Site", "Seed", "Mean R", "R2", "Variance, share of the target's"]
+    head = ["Collapsed model", "Site", each_is, "Mean R", "R2", "Variance, share of the target's"]
     each = table(head, rows, caption="Every site and seed on its own.")
     return join(
         [shown, tag("details", join([tag("summary", "Site by site"), each])) if len(rows) > len(models) else ""]

@@ -8,7 +8,7 @@ from typing import Any
 
 from scipy.stats import ttest_1samp
 
-from xsite.evaluation.collapse import GLOBAL_SIGNAL
+from xsite.evaluation.collapse import GLOBAL_SIGNAL, by_model
 from xsite.evaluation.scoring import ORACLE
 from xsite.spelling import counted
 
@@ -73,12 +73,13 @@ def check_study(
     controls = {name: [r for r in rows if r["control"] and r["model"] == name] for name in names}
     loud = [name for name, group in controls.items() if _knows(group)]
     stay = f"trained on other subjects' BOLD, {counted(len(names), 'model stays', 'models stay')} at chance"
-    checks.append((not loud, stay + _but(loud)))
+    none = "no control was run; name a model under controls in the recipe to train it on other subjects' BOLD"
+    checks.append((not loud, stay + _but(loud) if names else none))
     if leakage:
         checks.append((leakage["verdict"] != "fail", str(leakage["sentence"])))
     lines = tuple(("ok    " if good else "FAIL  ") + text for good, text in checks)
     flat = [row for row in collapsed if row["model"] == model]
-    lines += tuple(f"warn  collapsed: {row['line']}" for row in flat)
+    lines += tuple(f"warn  collapsed: {one.line}" for one in by_model(flat, rows))
     return GateReport(all(good for good, _ in checks), lines, tuple(dict.fromkeys(str(row["site"]) for row in flat)))
 
 
