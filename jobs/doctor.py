@@ -37,7 +37,8 @@ def parser() -> argparse.ArgumentParser:
     )
     p.add_argument("--store", help="shared-format store to look at")
     p.add_argument("--tracking", help="MLflow URI or folder (default: MLFLOW_TRACKING_URI, else studies/mlflow)")
-    p.add_argument("--address", help="Ray cluster to reach (default: none; studies then start a private one)")
+    known = os.environ.get("RAY_ADDRESS")  # where studies run, a submitted job's among them
+    p.add_argument("--address", default=known, help="Ray cluster to reach (default: RAY_ADDRESS, else none)")
     p.add_argument("--folder", default=".", help="folder whose disk is looked at (default: the current one)")
     return p
 

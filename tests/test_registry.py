@@ -254,6 +254,7 @@ def test_open_model_by_version_run_and_folder(registered: tuple[Path, str], tmp_
         with pytest.raises(TrackingError, match=said) as caught:
             open_model(name, uri)
         assert str(caught.value).startswith(f"{name}: ")
+        assert ".." not in str(caught.value)
     empty = default_tracking_uri(tmp_path / "empty")
     with pytest.raises(TrackingError, match="nothing is registered; neurobolt register STUDY") as caught:
         open_model("models:/neurobolt@challenger", empty)

@@ -77,7 +77,8 @@ def version_facts(tracking_uri: str, model_uri: str) -> dict[str, str]:
             version = client.get_model_version(*name.split("/", 1))
     except MlflowException as error:
         known = _known(client, name.split("/", 1)[0])
-        raise TrackingError(f"{model_uri}: {first_line(error)}. In {tracking_uri} {known}") from error
+        what = first_line(error).rstrip(".")
+        raise TrackingError(f"{model_uri}: {what}. In {tracking_uri} {known}") from error
     return {"name": version.name, "version": str(version.version), **version.tags}
 
 
