@@ -23,9 +23,10 @@ from xsite.errors import RecipeError
 from xsite.evaluation.calibration import calibration_curve
 from xsite.evaluation.intervals import few_sites_warning
 from xsite.learning.finetune import PARTS, Part
-from xsite.reports.folder import refuse_mixed
+from xsite.reports.folder import check_finished
 from xsite.runtime import cluster
-from xsite.runtime.calibration import FILE, run_calibration
+from xsite.runtime.calibration import FILE, NEEDED, run_calibration
+from xsite.spelling import counted
 
 EXAMPLE = """example:
   neurobolt calibrate demo/study --store demo/store --k 1,2 --draws 3"""
@@ -56,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise RecipeError(f"--part {', '.join(unknown)}: choose from {', '.join(PARTS)}")
     if args.draws < 1:
         raise RecipeError(f"--draws {args.draws}: at least 1")
-    refuse_mixed(args.study)
+    check_finished(args.study, NEEDED)
     with cluster.connected(args.address, args.cpus) as info:
         print(info, flush=True)
         table = run_calibration(
@@ -83,12 +84,11 @@ def curve_text(curve: pd.DataFrame) -> str:
     """One table per access level: figures of different levels never stand in one."""
     lines = []
     for k, rows in curve.groupby("k"):
-        lines.append(f"\nAccess to the held-out site: {k} labelled subjects (gain: over k = 0, same subjects)")
+        access = counted(cast("int", k), "labelled subject")
+        lines.append(f"\nAccess to the held-out site: {access} (gain: over k = 0, same subjects)")
         for row in rows.itertuples():
-            lines.append(
-                f"  {row.variant:<20}{row.part:<9}R {row.r:6.3f}  gain {row.gain:+.3f}  "
-                f"({row.n_subjects} subjects at {row.n_sites} sites)"
-            )
+            n = f"{counted(cast('int', row.n_subjects), 'subject')} at {counted(cast('int', row.n_sites), 'site')}"
+            lines.append(f"  {row.variant:<20}{row.part:<9}R {row.r:6.3f}  gain {row.gain:+.3f}  ({n})")
     return "\n".join([*lines, few_sites_warning(int(curve["n_sites"].max()) if len(curve) else 0)])
 
 

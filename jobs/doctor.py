@@ -21,6 +21,7 @@ import torch
 from jobs.cli import run_job
 from xsite.data.manifest import check_one_parcellation, read_manifest
 from xsite.errors import XsiteError
+from xsite.spelling import counted
 from xsite.tracking import describe_store, resolve_tracking_uri, store_folder
 
 PACKAGES = ("neurobolt-xsite", "torch", "ray", "mlflow", "mne", "nilearn", "nibabel", "numpy", "pandas", "zarr")
@@ -36,7 +37,8 @@ def parser() -> argparse.ArgumentParser:
     )
     p.add_argument("--store", help="shared-format store to look at")
     p.add_argument("--tracking", help="MLflow URI or folder (default: MLFLOW_TRACKING_URI, else studies/mlflow)")
-    p.add_argument("--address", help="Ray cluster to reach (default: none; studies then start a private one)")
+    known = os.environ.get("RAY_ADDRESS")  # where studies run, a submitted job's among them
+    p.add_argument("--address", default=known, help="Ray cluster to reach (default: RAY_ADDRESS, else none)")
     p.add_argument("--folder", default=".", help="folder whose disk is looked at (default: the current one)")
     return p
 
@@ -87,7 +89,8 @@ def machine(wrong: list[str]) -> list[str]:
     """Cores, threads and accelerators."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     threads = os.environ.get("OMP_NUM_THREADS", "not set")
-    lines = [f"{cores} cores, torch uses {torch.get_num_threads()} threads, OMP_NUM_THREADS {threads}"]
+    used = counted(torch.get_num_threads(), "thread")
+    lines = [f"{counted(cores, 'core')}, torch uses {used}, OMP_NUM_THREADS {threads}"]
     if torch.cuda.is_available():
         lines += [f"GPU {i}: {torch.cuda.get_device_name(i)}" for i in range(torch.cuda.device_count())]
     elif shutil.which("nvidia-smi"):
@@ -134,7 +137,7 @@ def store(url: str, wrong: list[str]) -> list[str]:
     """Count what the store holds; one parcellation, no missing site, what was excluded and why."""
     manifest = read_manifest(url)
     check_one_parcellation(manifest)
-    lines = [f"{url}: {len(manifest)} recordings, parcellation {manifest['parcellation_name'].iloc[0]}"]
+    lines = [f"{url}: {counted(len(manifest), 'recording')}, parcellation {manifest['parcellation_name'].iloc[0]}"]
     for site, group in manifest.groupby("site"):
         out = group[group["excluded"].astype(bool)]
         text = f"{site}: {group['subject'].nunique()} subjects, {len(group)} recordings, TR {group['t_r'].iloc[0]:g} s"

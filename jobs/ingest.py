@@ -26,6 +26,7 @@ from xsite.errors import SiteError
 from xsite.runtime import cluster
 from xsite.runtime.ingest import IngestReport, Progress, ingest_sites
 from xsite.site import Site
+from xsite.spelling import counted
 
 EXAMPLE = """example:
   neurobolt ingest mysite.yaml --bids /data/mysite --dry-run
@@ -126,11 +127,11 @@ def progress_lines() -> Iterator[Progress]:
 
 
 def _tell(report: IngestReport, store: str) -> int:
-    print(f"{store}: {len(report.done)} recordings written, {len(report.skipped)} were there", flush=True)
+    print(f"{store}: {counted(len(report.done), 'recording')} written, {len(report.skipped)} were there", flush=True)
     if report.failed:
         n_sites = sum("/" not in key for key in report.failed)  # without a single recording
-        words = f"{len(report.failed) - n_sites} recordings failed" + (
-            f", {n_sites} sites have none" if n_sites else ""
+        words = f"{counted(len(report.failed) - n_sites, 'recording')} failed" + (
+            f", {counted(n_sites, 'site has', 'sites have')} none" if n_sites else ""
         )
         print(f"{words}:", file=sys.stderr)
         for key, message in sorted(report.failed.items()):

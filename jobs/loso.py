@@ -14,7 +14,8 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from jobs.cli import run_job
@@ -28,6 +29,7 @@ from xsite.reports.study import write_report
 from xsite.runtime import cluster
 from xsite.runtime.loso import StudyResult, check_names, plan_study, run_loso
 from xsite.runtime.timeline import read_timeline, session_times
+from xsite.spelling import counted
 from xsite.tracking import StudyTracker, resolve_tracking_uri
 
 EXAMPLE = """example:
@@ -62,6 +64,12 @@ def study_parser(verb: str) -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the study; 0 when every part of it is finished."""
     args = parser().parse_args(argv)
+    with named_recipe(args.recipe):
+        return run_study(args)
+
+
+def run_study(args: argparse.Namespace) -> int:
+    """What :func:`main` does with a command line."""
     experiment = read_recipe(args)
     folder = (args.study or Path("studies") / experiment.name).resolve()
     check_names(experiment, BASELINES)
@@ -102,6 +110,18 @@ def warn_of_another_plan(folder: Path, plan_hash: str) -> None:
             file=sys.stderr,
             flush=True,
         )
+
+
+@contextmanager
+def named_recipe(recipe: str) -> Iterator[None]:
+    """Begin what is wrong with a recipe with its file, although it shows later than when the file is read."""
+    source = "submitted experiment" if recipe.startswith("{") else recipe
+    try:
+        yield
+    except RecipeError as error:
+        if str(error).startswith(source):
+            raise
+        raise RecipeError(f"{source}: {error}") from error
 
 
 def read_recipe(args: argparse.Namespace) -> Experiment:
@@ -152,7 +172,7 @@ def time_words(folder: Path) -> str:
     if not last.n_epochs:
         return f"{words}; nothing was left to train"
     return (
-        f"{words}; {last.n_trainings} trainings, {last.places} at a time in {last.warm_s / 60:.1f} min, in "
+        f"{words}; {counted(last.n_trainings, 'training')}, {last.places} at a time in {last.warm_s / 60:.1f} min, in "
         f"{last.overhead:.0%} of which none ran"
     )
 

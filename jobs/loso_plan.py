@@ -23,6 +23,7 @@ from xsite.experiment import Experiment
 from xsite.learning.probe import training_rate
 from xsite.recording import RecordingKey
 from xsite.runtime.inputs import row_keys
+from xsite.spelling import counted
 
 
 def print_plan(experiment: Experiment, manifest: pd.DataFrame, folds: Sequence[Fold], plan: Plan, study: Path) -> None:
@@ -36,12 +37,13 @@ def print_plan(experiment: Experiment, manifest: pd.DataFrame, folds: Sequence[F
         n = sum(windows[key] for key in sides.train)
         print(f"held out {fold.held_out}: {counts} recordings ({people} subjects; {n} training windows)")
     n_seeds, n_variants = len(experiment.training_seeds), len(experiment.labels)
-    crossed = f"{len(folds)} folds x {n_seeds} seeds x {n_variants} variants"
-    print(f"{crossed}; {len(plan.runs)} trainings: {plan_counts(plan)}")
+    crossed = " x ".join((counted(len(folds), "fold"), counted(n_seeds, "seed"), counted(n_variants, "variant")))
+    print(f"{crossed}; {counted(len(plan.runs), 'training')}: {plan_counts(plan)}")
     if plan.selection == NESTED:
         print(nested_words(experiment, plan))
     print(f"selection {plan.selection}: {RULES[plan.selection]}")
-    print(f"at most {max_epochs(experiment, plan)} epochs each, on {experiment.scale.workers} workers per training")
+    epochs, workers = counted(max_epochs(experiment, plan), "epoch"), counted(experiment.scale.workers, "worker")
+    print(f"at most {epochs} each, on {workers} per training")
     print_hours(experiment, manifest, plan, study)
     print(f"plan {plan.hash}")
 
@@ -68,7 +70,8 @@ def print_hours(experiment: Experiment, manifest: pd.DataFrame, plan: Plan, stud
         hours = n_windows / rate / 3600
         total += hours
         how = source or "a one-second probe of the built model on this machine"
-        print(f"{label}: {len(own)} trainings, {n_windows:,} windows, {rate:.0f} windows/s ({how}): {hours:.2f} hours")
+        size = f"{counted(len(own), 'training')}, {n_windows:,} windows"
+        print(f"{label}: {size}, {rate:.0f} windows/s ({how}): {hours:.2f} hours")
     print(f"about {total:.2f} device-hours of training, if none stops early")
 
 

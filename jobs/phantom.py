@@ -23,6 +23,7 @@ from jobs.phantom_like import Size, write_phantoms
 from xsite.phantom.consortium import Consortium, Progress, generate_consortium
 from xsite.phantom.presets import PRESETS
 from xsite.phantom.real_bold import Drivers
+from xsite.spelling import counted
 
 EXAMPLE = """example:
   python -m jobs.phantom demo/phantom --sites 4 --subjects 4 --preset easy --seed 0 --jobs 2
@@ -81,7 +82,7 @@ def _report(made: Consortium) -> None:
     print(f"consortium in {made.root}")
     for site, rows in made.oracle.groupby("site"):
         recordings = rows[["subject", "run"]].drop_duplicates()
-        print(f"  {site}: {len(recordings)} recordings, oracle R {rows['oracle_r'].mean():.3f}")
+        print(f"  {site}: {counted(len(recordings), 'recording')}, oracle R {rows['oracle_r'].mean():.3f}")
 
 
 @contextmanager

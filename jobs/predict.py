@@ -32,6 +32,7 @@ from xsite.signals.eeg import clean_eeg
 from xsite.signals.gradient import remove_gradient
 from xsite.signals.quality import line_noise_ratio
 from xsite.site import RecordingFiles, Site
+from xsite.spelling import counted
 
 CHECKED = (".vhdr", ".edf", ".bdf", ".set")  # formats whose truncation and missing companions the platform recognises
 T_R = 2.0  # seconds between predictions where neither markers nor --t-r say otherwise
@@ -76,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
     paths = write_series(args, series_VR, recording, opened, steps)
     missing = np.isnan(series_VR).all(axis=1).sum()
-    print(f"{len(series_VR)} time points, {missing} without a valid window (n/a)", *paths, sep="\n")
+    print(f"{counted(len(series_VR), 'time point')}, {missing} without a valid window (n/a)", *paths, sep="\n")
     return 0
 
 

@@ -24,11 +24,11 @@ import neurobolt
 from jobs.cli import run_job
 from jobs.opened import open_checkpoint
 from xsite.data.manifest import data_hash
-from xsite.errors import FormatError, TrackingError
+from xsite.errors import TrackingError
 from xsite.evaluation.plan import Plan
 from xsite.evaluation.selection import RULES, deployable
 from xsite.experiment import Experiment, load_experiment
-from xsite.reports.folder import refuse_mixed
+from xsite.reports.folder import check_finished
 from xsite.tracking import (
     NOT_DEPLOYABLE,
     Candidate,
@@ -63,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Gate, card, export check, registry; returns 1 if the gate fails and ``--force`` is not given."""
     args = parser().parse_args(argv)
     study, tracking = Path(args.study), resolve_tracking_uri(args.tracking)
-    _complete(study)
+    check_finished(study, FILES)
     experiment = load_experiment(study / "experiment.yaml")
     _refuse_oracles(experiment)
     summary = json.loads((study / "summary.json").read_text(encoding="utf-8"))
@@ -85,12 +85,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     print(f"model      {version.uri}" + ("" if gate.passed else " (FORCED: the gate failed)"))
     return 0
-
-
-def _complete(study: Path) -> None:
-    if missing := [name for name in FILES if not (study / name).is_file()]:
-        raise FormatError(f"{study}: not a finished study, {', '.join(missing)} missing; run neurobolt loso again")
-    refuse_mixed(study)
 
 
 def _refuse_oracles(experiment: Experiment) -> None:

@@ -25,6 +25,7 @@ from xsite.data.site_guess import guess_site
 from xsite.errors import RecipeError
 from xsite.reports.site_check_page import site_check_page
 from xsite.signals.parcels import Atlas
+from xsite.spelling import counted
 
 EXAMPLE = """example:
   neurobolt site new --bids /data/mysite mysite.yaml
@@ -73,7 +74,7 @@ def _new(args: argparse.Namespace) -> int:
     write_output(args.file, site_yaml(guess.facts, guess.words).encode())
     site = load_site(args.file)
     unsure = [fact.name for fact in guess.facts if not fact.certain]
-    print(f"{args.file}: {len(guess.facts)} facts of {site.name} from {guess.words}")
+    print(f"{args.file}: {counted(len(guess.facts), 'fact')} of {site.name} from {guess.words}")
     print(f"to look at, marked CHECK in the file: {', '.join(unsure) or 'none'}")
     print(f"next: neurobolt site check {args.file} --bids {args.bids}")
     return 0

@@ -8,6 +8,7 @@ from typing import Any
 from xsite.evaluation.plan import Plan
 from xsite.evaluation.selection import RULES
 from xsite.runtime.study import code_tags
+from xsite.spelling import counted
 from xsite.tracking import StudyTracker
 
 Event = Mapping[str, Any]
@@ -17,8 +18,8 @@ def print_event(event: Event) -> None:
     """One line per fold and epoch, with the time that is left if no fold stops early."""
     if event["kind"] == "plan":
         plan = event["plan"]
-        counts = f"{event['n_trainings']} trainings ({plan_counts(plan)})"
-        print(f"{event['n_recordings']} recordings, {len(event['folds'])} folds, {counts}")
+        counts = f"{counted(event['n_trainings'], 'training')} ({plan_counts(plan)})"
+        print(f"{counted(event['n_recordings'], 'recording')}, {counted(len(event['folds']), 'fold')}, {counts}")
         print(f"plan {plan.hash}, selection {plan.selection}: {RULES[plan.selection]}", flush=True)
     elif event["kind"] == "stage":
         print(f"-- {event['stage']}", flush=True)

@@ -20,15 +20,16 @@ import pandas as pd
 from jobs.cli import run_job, write_output
 from jobs.models import build_model
 from neurobolt.cards import count_parameters
-from xsite.errors import CheckpointError, FormatError
+from xsite.errors import CheckpointError
 from xsite.evaluation.intervals import few_sites_warning
 from xsite.evaluation.model_table import model_table, to_markdown
 from xsite.evaluation.selection import RULES
 from xsite.experiment import Experiment, load_experiment
-from xsite.reports.folder import refuse_mixed
+from xsite.reports.folder import check_finished
 from xsite.reports.markup import table as html_table
 from xsite.runtime.scoring import open_checkpoint
 from xsite.runtime.study import StudyFolder
+from xsite.spelling import counted
 
 FILES = ("experiment.yaml", "scores.parquet", "histories.parquet", "summary.json", "plan.json")
 
@@ -47,9 +48,7 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Build, print and write the table."""
     study: Path = parser().parse_args(argv).study
-    if missing := [name for name in FILES if not (study / name).is_file()]:
-        raise FormatError(f"{study}: not a finished study, {', '.join(missing)} missing; run neurobolt loso again")
-    refuse_mixed(study)
+    check_finished(study, FILES)
     experiment = load_experiment(study / "experiment.yaml")
     scores, histories = (pd.read_parquet(study / f"{name}.parquet") for name in ("scores", "histories"))
     counts = parameters(study, experiment)
@@ -78,8 +77,8 @@ def basis(study: Path, experiment: Experiment, scores: pd.DataFrame) -> str:
     """n, unit, selection rule and access: what every table must name."""
     summary = json.loads((study / "summary.json").read_text(encoding="utf-8"))
     people = scores.drop_duplicates(["site", "subject"])
-    n_seeds = len(experiment.training_seeds)
-    n = f"{len(people)} subjects at {people['site'].nunique()} held-out sites, {n_seeds} seed{'s' * (n_seeds > 1)}"
+    n_seeds, n_sites = len(experiment.training_seeds), counted(people["site"].nunique(), "held-out site")
+    n = f"{counted(len(people), 'subject')} at {n_sites}, {counted(n_seeds, 'seed')}"
     warning = few_sites_warning(people["site"].nunique())
     levels = list(dict.fromkeys(scores["access"])) if "access" in scores else [summary["test_site_access"]]
     access = levels[0] if len(levels) == 1 else "as above each table"

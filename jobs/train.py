@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jobs.cli import run_job
-from jobs.loso import read_recipe, study_parser
+from jobs.loso import named_recipe, read_recipe, study_parser
 from jobs.models import build_model
 from jobs.study_log import print_event
 from xsite.experiment import parse_experiment
@@ -38,6 +38,12 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Train, keep the checkpoint, write one MLflow run."""
     args = parser().parse_args(argv)
+    with named_recipe(args.recipe):
+        return run_training(args)
+
+
+def run_training(args: argparse.Namespace) -> int:
+    """What :func:`main` does with a command line."""
     experiment = read_recipe(args)
     folder = (args.out or Path("models") / experiment.name).resolve()
     tracking = resolve_tracking_uri(args.tracking)

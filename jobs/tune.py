@@ -19,7 +19,7 @@ from pathlib import Path
 import pandas as pd
 
 from jobs.cli import run_job
-from jobs.loso import resolve_recipe
+from jobs.loso import named_recipe, resolve_recipe
 from jobs.models import build_model
 from xsite.errors import RecipeError
 from xsite.evaluation.folds import Fold
@@ -58,6 +58,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser().parse_args(argv)
     if args.samples < 1:
         raise RecipeError(f"--samples {args.samples}: at least 1, which is the recipe itself")
+    with named_recipe(args.recipe):
+        return run_search(args)
+
+
+def run_search(args: argparse.Namespace) -> int:
+    """What :func:`main` does with a command line."""
     experiment = resolve_recipe(args.recipe, tuple(args.overrides))
     folder = (args.study or Path("studies") / f"tune-{experiment.name}").resolve()
     tuning = Tuning(experiment, args.store, args.samples, args.search, not args.full, OPTION_RANGES)

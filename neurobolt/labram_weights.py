@@ -123,6 +123,8 @@ def read_state(source: str | Path | Mapping[str, Any]) -> tuple[dict[str, Tensor
 
 
 def _open(path: Path) -> Any:
+    if path.is_dir():
+        raise ValueError(f"{path}: a folder; give a .pth or .safetensors file (neurobolt.load reads what save wrote)")
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such checkpoint")
     try:
@@ -136,5 +138,6 @@ def _open(path: Path) -> Any:
             f"{path}: refused, it is no plain checkpoint of tensors (a checkpoint may hold tensors and "
             f"argparse.Namespace, nothing else): {reason}"
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError) as error:
-        raise ValueError(f"{path}: not a checkpoint that torch can read: {error}") from error
+    except Exception as error:  # bytes that are no checkpoint make the readers fail in any way: KeyError 101 for a text
+        what = f"{type(error).__name__}: {error}"
+        raise ValueError(f"{path}: not a checkpoint that torch or safetensors can read ({what})") from error

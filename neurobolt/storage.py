@@ -62,7 +62,7 @@ def load(folder: str | Path) -> Any:
     except (json.JSONDecodeError, UnicodeDecodeError, SafetensorError) as error:
         raise ValueError(f"{folder}: damaged checkpoint: {error}") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise ValueError(f"{folder / CONFIG}: not a configuration of format {FORMAT!r}")
+        raise ValueError(f"{folder / CONFIG}: not a configuration of format {FORMAT!r}, which neurobolt.save writes")
     # files of before the rivals name no model
     config = content.get("config")
     if not isinstance(config, dict):

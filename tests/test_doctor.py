@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from study_folder import build_recording, build_store
 
-from jobs import doctor
+from jobs import doctor, loso
 from xsite.data.manifest import rebuild_manifest
 from xsite.data.store import write_recording
 
@@ -48,3 +48,11 @@ def test_an_absent_store_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[
 def test_an_unreachable_cluster_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert doctor.main(["--address", "127.0.0.1:9", "--tracking", str(tmp_path / "mlflow")]) == 1
     assert "cluster: nothing answers at 127.0.0.1:9" in capsys.readouterr().out
+
+
+def test_the_cluster_of_the_environment_is_the_one_that_studies_would_join(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    for verb in (doctor, loso):
+        words = ["r.yaml", "--store", "s"] if verb is loso else []
+        assert verb.parser().parse_args(words).address == "127.0.0.1:1"
+    assert doctor.cluster(None) == ["none named (--address); a study starts a private one"]

@@ -71,7 +71,18 @@ def test_missing_recipe_is_named(tmp_path: Path) -> None:
 
 def test_override_without_value_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="KEY=VALUE"):
-        load_experiment(recipe(tmp_path, ""), ("seed",))
+        load_experiment(recipe(tmp_path, "seed: 1"), ("seed",))
+
+
+@pytest.mark.parametrize("text", ["", "# model: {name: neurobolt}\n", "---\n{}\n"])
+def test_a_recipe_without_a_key_is_no_order_for_a_whole_study(tmp_path: Path, text: str) -> None:
+    path = recipe(tmp_path, text)
+    with pytest.raises(
+        RecipeError, match=r"recipe\.yaml: the recipe says nothing.*model: \{name: neurobolt\}"
+    ) as caught:
+        load_experiment(path, ("seed=3",))
+    path.write_text(str(caught.value).split("the model: ", 1)[1], encoding="utf-8")
+    assert load_experiment(path) == Experiment()
 
 
 def test_experiment_is_frozen() -> None:

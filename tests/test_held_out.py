@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -21,7 +23,7 @@ from xsite.learning.targets import TargetSpec
 from xsite.recording import RecordingKey
 from xsite.runtime.closed_form import BaselineInput
 from xsite.runtime.cluster import gather
-from xsite.runtime.held_out import HeldOut, fold_scores, run_figures
+from xsite.runtime.held_out import HeldOut, fold_scores, main_predictions, run_figures
 from xsite.runtime.inputs import Facts, StudyData
 from xsite.runtime.scoring import measured, predictions_of
 
@@ -92,6 +94,42 @@ def test_a_baseline_without_its_channels_is_refused_before_training(make_held_ou
         held_out.check(BASELINES, [])
     make_held_out(**recipe)[0].check(BASELINES, [])
     make_held_out(ch_names=("Fp1", "Cz"), baselines=("zero", "ridge"))[0].check(BASELINES, [])
+
+
+@pytest.mark.parametrize(
+    ("scheme", "unit", "control", "n_asked"),
+    [
+        ("leave-one-site-out", "site", False, 2),
+        ("leave-one-site-out", "site", True, 1),
+        ("site-to-site", "training-sites", False, 2),
+        ("growing-sites", "training-sites", False, 1),
+        ("leave-one-subject-out", "subject", False, 1),
+    ],
+)
+def test_known_sites_are_asked_where_they_stand_beside_unseen_ones(make_held_out, scheme, unit, control, n_asked):
+    """Test recording first, then the validation recording: of site to site it is the diagonal of the matrix."""
+    held_out, _ = make_held_out(put=lambda r: r.key, folds={"scheme": scheme})
+    held_out.folds = {label: replace(fold, unit=unit) for label, fold in held_out.folds.items()}
+    asked = held_out._asked("c", control=control)
+    assert [key.site for key in asked] == ["c", "b"][:n_asked]
+
+
+def test_sites_keep_the_order_of_folds_that_test_one_and_are_sorted_otherwise():
+    keys = {name: RecordingKey(name, "01") for name in "abc"}
+    series = np.zeros((4, 1)), np.zeros((4, 1)), np.ones(4, bool)
+
+    def order(tested, unit):
+        folds, found = [], {}
+        for train, test in tested:
+            label = test if unit == "site" else f"all-but-{train}"
+            sides = (keys[train],), (RecordingKey(train, "02"),), tuple(keys[site] for site in test)
+            folds.append(Fold(*sides, label, unit=unit))
+            found[label] = [Prediction(keys[site], name, False, *series) for name in ("zero", "net") for site in test]
+        return [(p.key.site, p.model) for p in main_predictions(found, folds)]
+
+    crossed = order([("a", "bc"), ("b", "ac"), ("c", "ab")], "training-sites")
+    assert list(dict.fromkeys(crossed)) == [(site, name) for site in "abc" for name in ("zero", "net")]
+    assert [site for site, _ in order([("a", "c"), ("c", "b")], "site")] == ["c", "c", "b", "b"]
 
 
 def test_every_run_has_the_figures_of_its_own_fold():

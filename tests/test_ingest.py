@@ -190,6 +190,7 @@ def test_recordings_that_cost_the_study_a_channel_are_named(caplog: pytest.LogCa
         assert caplog.text == ""
         warn_of_lost_channels({keys[0]: ("Fp1", "Cz", "T8"), keys[1]: ("Fp1", "Cz"), keys[2]: ("Fp1", "Cz", "T8")})
     assert "channels T8 are left out of the whole study: 1 of 3 recordings lack them (a/sub-02)" in caplog.text
+    assert caplog.text.count("to keep them, set data.channels: native (absent ones masked) or spline") == 1
 
 
 def test_places_that_do_not_exist_are_named(tmp_path: Path) -> None:

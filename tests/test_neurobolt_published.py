@@ -149,6 +149,12 @@ def test_wrong_files_are_refused_with_what_differs(tmp_path, state):
     (tmp_path / "pointer.pth").write_text("version https://git-lfs.github.com/spec/v1\n")
     with pytest.raises(ValueError, match=r"pointer\.pth"):
         load_published(tmp_path / "pointer.pth")
+    for name in ("text.pth", "text.safetensors"):  # of bytes that are no pickle, torch's reader says "KeyError 101"
+        (tmp_path / name).write_text("hello")
+        with pytest.raises(ValueError, match=rf"{name}: not a checkpoint that torch or safetensors can read"):
+            load_published(tmp_path / name)
+    with pytest.raises(ValueError, match=r"a folder; give a \.pth or \.safetensors file"):
+        load_published(tmp_path)
     lacking = {k: v for k, v in state.items() if k != "fc_norm.weight"} | {"extra.weight": torch.zeros(2)}
     lacking["head.bias"] = torch.zeros(3)
     with pytest.raises(ValueError, match=r"1 missing: fc_norm.weight.*1 not expected: extra.weight.*head.bias \(3,\)"):

@@ -14,7 +14,7 @@ import ray
 import yaml
 from study_folder import build_study
 
-from jobs import loso, register, table
+from jobs import calibrate, loso, register, table
 from jobs.loso_plan import nested_words
 from jobs.models import BASELINES, build_model
 from xsite.data.store import rebuild_manifest, write_recording
@@ -24,6 +24,7 @@ from xsite.evaluation.scoring import load_predictions
 from xsite.experiment import Experiment, load_experiment, parse_experiment
 from xsite.learning.checkpoint import load_checkpoint
 from xsite.recording import Recording
+from xsite.runtime.cluster import ClusterInfo
 from xsite.runtime.loso import plan_study, run_loso
 from xsite.runtime.timeline import read_timeline, session_times
 
@@ -249,6 +250,49 @@ def test_nested_runs_of_some_sites_only_are_counted_from_the_plan(store: str) ->
     plan = plan_study(experiment, store)[2]
     assert plan.counts() == {"inner": 4, "fold": 2, "final": 1}
     assert nested_words(experiment, plan) == "nested: 1 fold + 2 inner = 3 trainings per variant and seed"
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ({"model": {"name": "eegnett"}}, r"model\.name is 'eegnett' \(did you mean 'eegnet'\?\)"),
+        ({"model": {"name": "eegnet", "preset": "smal"}}, "preset 'smal'"),
+        ({"model": {"name": "eegnet", "options": {"depht": 3}}}, "depht"),
+        ({"controls": ["lasso"]}, r"controls names \['lasso'\]"),
+        ({"baselines": ["ridges"]}, r"baselines names \['ridges'\]"),
+        ({"data": {"sites": ["alfa"]}}, "did you mean 'alpha'"),
+        ({"optim": {"lr": "fast"}}, r"optim\.lr"),
+    ],
+)
+def test_what_is_wrong_with_a_recipe_begins_with_its_file(
+    store: str, tmp_path: Path, content: dict[str, Any], said: str
+) -> None:
+    recipe = tmp_path / "plan.yaml"
+    recipe.write_text(yaml.safe_dump({**RECIPE, **content}))
+    with pytest.raises(RecipeError, match=said) as caught:
+        loso.main([str(recipe), "--store", store, "--dry-run"])
+    assert str(caught.value).startswith(f"{recipe}: ")
+    assert str(caught.value).count(str(recipe)) == 1
+
+
+def test_the_plan_counts_ones(store: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = tmp_path / "plan.yaml"
+    recipe.write_text(yaml.safe_dump({**RECIPE, "folds": {"held_out": ["beta"]}, "optim": {"epochs": 1}}))
+    assert loso.main([str(recipe), "--store", store, "--dry-run"]) == 0
+    out = capsys.readouterr().out
+    assert "1 fold x 1 seed x 1 variant; 2 trainings: 1 fold, 1 final" in out
+    assert "at most 1 epoch each, on 1 worker per training" in out
+    assert str(ClusterInfo("here:1", 1, 1.0, 2.0)) == "Ray here:1 (existing): 1 node, 1 CPU, 2 GPUs"
+
+
+def test_a_study_that_is_not_there_is_not_called_unfinished(tmp_path: Path) -> None:
+    absent = str(tmp_path / "nonsense")
+    tracking = str(tmp_path / "mlflow")
+    for job, words in ((table, []), (register, ["--tracking", tracking]), (calibrate, ["--store", "x"])):
+        with pytest.raises(FormatError, match="nonsense: no such folder"):
+            job.main([absent, *words])
+        with pytest.raises(FormatError, match="not a finished study"):
+            job.main([str(tmp_path), *words])
 
 
 def test_a_folder_without_a_study_has_no_table(tmp_path: Path) -> None:

@@ -98,6 +98,7 @@ def test_the_job_writes_every_page(store, tmp_path, capsys):
             assert ((out / name).parent / target).is_file(), (name, target)
     _check_recording(*read(out / "alpha/sub-03_ses-1_task-rest.html"))
     _check_site(read(out / "alpha/index.html")[1].text)
+    assert 'class="data models dense"' in (out / "alpha/index.html").read_text()  # 15 columns on a laptop's screen
     _check_consortium(read(out / "index.html")[1].text)
 
 

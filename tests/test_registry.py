@@ -55,7 +55,7 @@ GOOD = [
     ("rows", "failing"),
     [
         (GOOD, None),
-        (GOOD[:1] + GOOD[2:], "1 held-out sites"),
+        (GOOD[:1] + GOOD[2:], "1 held-out site (two needed)"),
         ([*GOOD[:1], row("b", "m", 0.3, 0.2), *GOOD[2:]], "not so: b"),
         ([*GOOD[:1], row("b", "m", None, 0.01), *GOOD[2:]], "not so: b"),
         ([*GOOD[:2], row("a", "zero", None, 1, mse=0.1), row("b", "zero", None, 1, mse=0.1)], "zero baseline 0.1"),
@@ -71,6 +71,18 @@ def test_gate(rows: list[dict[str, object]], failing: str | None) -> None:
     failed = [line for line in gate.lines if line.startswith("FAIL")]
     assert len(failed) == (failing is not None)
     assert failing is None or failing in failed[0]
+
+
+def test_gate_tells_a_collapsed_model_in_one_line_and_that_no_control_was_run() -> None:
+    flat = {"model": "m", "r2": -0.5, "variance_ratio": 1.0}
+    rows = [{**flat, "site": site, "seed": seed, "r": 0.1, "line": f"m at {site}"} for site in "ab" for seed in (0, 1)]
+    told = check_study(GOOD, "m", rows)
+    warned = [line for line in told.lines if line.startswith("warn")]
+    assert warned == ["warn  collapsed: m at 2 of 2 sites (a, b): mean R 0.100 to 0.100, R2 -0.500 to -0.500"]
+    assert told.collapsed == ("a", "b")
+    assert any(line.startswith("ok    no control was run; name a model under controls") for line in told.lines)
+    controlled = check_study([*GOOD, row("a", "m", 0.0, 0.6, control=True)], "m")
+    assert any("trained on other subjects' BOLD, 1 model stays at chance" in line for line in controlled.lines)
 
 
 def test_gate_asks_both_nulls() -> None:
@@ -240,8 +252,20 @@ def test_open_model_by_version_run_and_folder(registered: tuple[Path, str], tmp_
     MlflowClient(uri, uri).log_artifacts(version.run_id, str(study / "final"), "checkpoint")
     shas = {open_model(name, uri).weights_sha256 for name in (str(study / "final"), f"runs:/{version.run_id}")}
     assert shas == {by_alias.weights_sha256}
-    with pytest.raises(TrackingError, match="models:/neurobolt@champion"):
-        open_model("models:/neurobolt@champion", uri)
+    for name, said in (
+        ("models:/neurobolt@champion", r"has models:/neurobolt/1, and @challenger \(version 1\)"),
+        ("models:/neurobolt/7", r"has models:/neurobolt/1, and @challenger"),
+        ("models:/neurobold@challenger", r"there are neurobolt; neurobolt register STUDY"),
+        ("models:/neurobolt", r"write models:/neurobolt@challenger or models:/neurobolt/VERSION"),
+    ):
+        with pytest.raises(TrackingError, match=said) as caught:
+            open_model(name, uri)
+        assert str(caught.value).startswith(f"{name}: ")
+        assert ".." not in str(caught.value)
+    empty = default_tracking_uri(tmp_path / "empty")
+    with pytest.raises(TrackingError, match="nothing is registered; neurobolt register STUDY") as caught:
+        open_model("models:/neurobolt@challenger", empty)
+    assert empty in str(caught.value)
     with pytest.raises(CheckpointError, match="the checkpoint is absent"):
         open_model(str(tmp_path / "nowhere"))
 

@@ -223,6 +223,10 @@ def test_gap_shows_what_id_ood_holds(study):
     for figure in (number(row["id"]), number(row["ood"]), f"{row['worst_site']} ({number(row['worst'])})"):
         assert figure in told
     assert "a gap of +0.10" in told
+    assert "filled: all subjects of the site when it was held out (OOD)" in told
+    recipe = {**study.experiment, "folds": {"scheme": "site-to-site"}}
+    crossed = words(known_sites.gap_section(replace(study, summary=summary, experiment=recipe)))
+    assert "filled: all subjects of the site by the models of the other sites, their mean (OOD)" in crossed
 
 
 def test_ranks_name_the_best_and_whom_it_shares_a_group_with(study):
@@ -445,11 +449,17 @@ def test_warnings_and_collapsed_models_are_listed_once(study):
     summary = {**study.summary, "warnings": ["Collapsed: LINE.", "Mind the gap."], "collapsed": [row]}
     told = words(audit.warning_section(replace(study, summary=summary)))
     assert "2 things to know" in told
+    assert "1 model collapsed: the table below" in told
     assert "Mind the gap." in told
     assert "LINE" not in told
     for figure in ("BIOT", "0.151", "−0.002", "1.0e-04"):
         assert figure in told
     assert not audit.warning_section(replace(study, summary={**summary, "warnings": [], "collapsed": []}))
+    several = [{**row, "model": name, "variance_ratio": 1.25} for name in ("biot", "labram", "ffcl")]
+    section = audit.warning_section(replace(study, summary={**summary, "collapsed": several}))
+    assert "2 things to know" in words(section)
+    assert section.count("<li") == 2
+    assert "1.25" in words(section)
 
 
 def test_a_model_that_collapsed_everywhere_is_one_line(study):

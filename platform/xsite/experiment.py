@@ -143,15 +143,20 @@ def load_experiment(path: str | Path, overrides: tuple[str, ...] = ()) -> Experi
     Raises
     ------
     RecipeError
-        The file is absent or not YAML, or :func:`parse_experiment` refuses its content.
+        The file is absent, not YAML or without a key, or :func:`parse_experiment` refuses its content.
     """
     path = Path(path)
     if not path.is_file():
         raise RecipeError(f"{path}: no such recipe")
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
         raise RecipeError(f"{path}: not valid YAML: {error}") from error
+    if not content:
+        raise RecipeError(
+            f"{path}: the recipe says nothing; for a study with every default, write one line that names the model: "
+            "model: {name: neurobolt}"
+        )
     for override in overrides:
         _apply(content, override)
     return parse_experiment(content, str(path))

@@ -1,4 +1,4 @@
-"""Did you mean: the known name that an unknown one is nearest to, as the end of an error message."""
+"""Words of messages: the known name that an unknown one is nearest to, and counts with their noun."""
 
 from __future__ import annotations
 
@@ -18,3 +18,15 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     """
     near = difflib.get_close_matches(name, list(known), n=1)
     return f" (did you mean {near[0]!r}?)" if near else ""
+
+
+def counted(n: float, one: str, more: str = "") -> str:
+    """A number and its noun, singular after 1 only; ``more`` where the plural is not ``one`` and an s.
+
+    Examples
+    --------
+    >>> counted(1, "node"), counted(2.0, "CPU"), counted(0, "study", "studies")
+    ('1 node', '2 CPUs', '0 studies')
+    """
+    whole = int(n) if n == int(n) else n
+    return f"{whole:,} {one if whole == 1 else more or one + 's'}"

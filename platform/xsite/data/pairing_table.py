@@ -14,6 +14,7 @@ from xsite.data.pairing import Pairing
 from xsite.data.readers import EEG_READERS
 from xsite.errors import FormatError
 from xsite.site import Site
+from xsite.spelling import counted
 
 PAIRED, LEFT_OUT = "paired", "left out"
 IMAGE_SUFFIXES = (".nii", ".nii.gz")
@@ -117,6 +118,6 @@ def summary(rows: Sequence[PairRow], site: Site) -> str:
         if count is not None
     ]
     return (
-        f"{site.name}: {len(paired)} recordings of {len(subjects)} subjects paired, {len(rows) - len(paired)} left out"
-        + (f" (a complete download: {', '.join(expected)})" if expected else "")
+        f"{site.name}: {counted(len(paired), 'recording')} of {counted(len(subjects), 'subject')} paired, "
+        f"{len(rows) - len(paired)} left out" + (f" (a complete download: {', '.join(expected)})" if expected else "")
     )

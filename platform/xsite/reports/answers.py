@@ -13,6 +13,7 @@ from xsite.reports.chance import ALPHA, significant_parcels
 from xsite.reports.folder import Study
 from xsite.reports.markup import Html, interval, join, number, tag
 from xsite.reports.verdict import EQUAL_R, Tone, digits_of, label, p_value, rival_of, wide_null
+from xsite.spelling import counted
 
 Answer = tuple[Tone, str, str]
 """Tone, question, answer."""
@@ -74,7 +75,7 @@ def _collapsed(study: Study) -> list[str]:
 
 
 def _sites(n: int) -> str:
-    return f"{n} site" + ("s" if n != 1 else "")
+    return counted(n, "site")
 
 
 def _where(study: Study, rows: Sequence[Mapping[str, Any]]) -> Answer | None:
@@ -154,8 +155,8 @@ def _ridge(study: Study) -> Answer | None:
 def _sure(study: Study, total: Mapping[str, Any]) -> Answer:
     n_seeds = len(study.experiment.get("seeds") or [0])
     words = (
-        f"{_sites(total['n_sites'])}, {total['n_subjects']} subjects, {n_seeds} training "
-        f"seed{'s' if n_seeds != 1 else ''}; selected by {study.summary['selection']}; "
+        f"{_sites(total['n_sites'])}, {counted(total['n_subjects'], 'subject')}, "
+        f"{counted(n_seeds, 'training seed')}; selected by {study.summary['selection']}; "
         f"access to the test site: {study.summary['test_site_access']}"
     )
     doubts = []

@@ -9,11 +9,12 @@ from xsite.evaluation.collapse import CollapsedModel, by_model
 from xsite.reports.folder import Study
 from xsite.reports.markup import Html, join, number, table, tag
 from xsite.reports.verdict import label
+from xsite.spelling import counted
 
 COLLAPSE: tuple[tuple[str, Callable[[float], str]], ...] = (
     ("r", lambda value: number(value, 3)),
     ("r2", lambda value: number(value, 3)),
-    ("variance_ratio", lambda value: f"{value:.1e}"),
+    ("variance_ratio", lambda value: f"{value:.2f}" if value >= 0.01 else f"{value:.1e}"),
 )
 """Figures of a collapsed model, and how each is written."""
 WORDS = {"pass": "passed", "warn": "remark", "fail": "FAILED"}
@@ -53,17 +54,18 @@ def warning_section(study: Study) -> Html:
     warnings = [words for words in study.summary.get("warnings") or [] if not words.startswith("Collapsed: ")]
     if not warnings and not collapsed:
         return Html("")
-    n = len(warnings) + len(collapsed)
-    parts = [tag("p", f"{n} thing{'s' if n != 1 else ''} to know before quoting a figure of this page.")]
-    if warnings:
-        parts.append(tag("ul", join(tag("li", words, class_="open") for words in warnings), class_="findings"))
+    items = [tag("li", words, class_="open") for words in warnings]
+    if collapsed:  # one of the things counted, however many models: the table below has them one by one
+        items.append(tag("li", f"{counted(len(collapsed), 'model')} collapsed: the table below.", class_="bad"))
+    parts = [tag("p", f"{counted(len(items), 'thing')} to know before quoting a figure of this page.")]
+    parts.append(tag("ul", join(items), class_="findings"))
     if collapsed:
-        parts.append(_collapsed(collapsed))
+        parts.append(_collapsed(collapsed, "Training" if "scores_by_fold" in study.tables else "Seed"))
     return join(parts)
 
 
-def _collapsed(models: Sequence[CollapsedModel]) -> Html:
-    """One line per model, every site and seed folded below."""
+def _collapsed(models: Sequence[CollapsedModel], each_is: str) -> Html:
+    """One line per model, every site and seed folded below; folds that test one site are numbered like seeds."""
     body = [
         [
             label(one.model),
@@ -86,7 +88,7 @@ def _collapsed(models: Sequence[CollapsedModel]) -> Html:
         for one in models
         for r in one.rows
     ]
-    head = ["Collapsed model", "Site", "Seed", "Mean R", "R2", "Variance, share of the target's"]
+    head = ["Collapsed model", "Site", each_is, "Mean R", "R2", "Variance, share of the target's"]
     each = table(head, rows, caption="Every site and seed on its own.")
     return join(
         [shown, tag("details", join([tag("summary", "Site by site"), each])) if len(rows) > len(models) else ""]

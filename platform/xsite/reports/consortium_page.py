@@ -20,6 +20,7 @@ from xsite.reports.outliers import Column, figure_values, settings_of
 from xsite.reports.page import Section, header, page
 from xsite.reports.site_page import LEFT_OUT, USED, hours, known_columns, name_of, subjects_of
 from xsite.reports.verdict import Tone
+from xsite.spelling import counted
 
 Sites = Mapping[str, Sequence[Attributes]]
 
@@ -65,9 +66,10 @@ def _top(sites: Sites, refused: Mapping[str, Mapping[str, str]]) -> Html:
     if gone:
         findings.append(("bad", f"No recording may train at {', '.join(gone)}."))
     n_out = len(every) - len(kept)
-    findings.append(("open", f"Excluded: {n_out} recording(s).") if n_out else ("good", "No recording is excluded."))
+    out = f"Excluded: {counted(n_out, 'recording')}."
+    findings.append(("open", out) if n_out else ("good", "No recording is excluded."))
     if n_refused:
-        findings.append(("bad", f"Refused at ingest: {n_refused} recording(s)."))
+        findings.append(("bad", f"Refused at ingest: {counted(n_refused, 'recording')}."))
     n_open = sum(item.row["verdict"] == "unverified" for item in kept)
     if n_open:
         words = f"{n_open} of {len(kept)} recordings that may train have an unverified alignment: regular markers, but "
@@ -82,7 +84,7 @@ def _top(sites: Sites, refused: Mapping[str, Mapping[str, str]]) -> Html:
         (f"{hours(kept):.1f} h", "of EEG that may train"),
         (f"{sum(int(item.row['n_valid']) for item in kept):,}", "valid volumes"),
     ]
-    title = f"{len(kept)} of {len(every)} recordings of {len(usable)} sites may train"
+    title = f"{len(kept)} of {counted(len(every), 'recording')} of {counted(len(usable), 'site')} may train"
     lead = "Made from the store alone. Every site and every recording has a page of its own."
     return header("Consortium", title, tone, lead, tiles, findings)
 
@@ -104,7 +106,7 @@ def _sites(sites: Sites, refused: Mapping[str, Mapping[str, str]], linked: Colle
     head = ["Site", "Subjects", "In the store", "Used", "Excluded", "Refused", "Hours used", "Alignment"]
     head += [column.label for column in columns]
     caption = "Figures: median over all recordings of the site in the store. Refused: ingest could not use the files."
-    return table(head, rows, caption=caption, kind="models")
+    return table(head, rows, caption=caption, kind="models dense")
 
 
 def _median(recordings: Sequence[Attributes], column: Column) -> str:

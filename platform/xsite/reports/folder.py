@@ -130,6 +130,21 @@ def load_study(folder: str | Path) -> Study:
     return _completed(study)
 
 
+def check_finished(folder: Path, files: Sequence[str]) -> None:
+    """Refuse what is no folder of a finished study, before anything is computed from it.
+
+    Raises
+    ------
+    FormatError
+        There is no such folder, it lacks some of ``files``, or :func:`refuse_mixed` refuses it.
+    """
+    if not folder.is_dir():
+        raise FormatError(f"{folder}: no such folder; give the one that a study was run in (neurobolt loso --study)")
+    if missing := [name for name in files if not (folder / name).is_file()]:
+        raise FormatError(f"{folder}: not a finished study, {', '.join(missing)} missing; run neurobolt loso again")
+    refuse_mixed(folder)
+
+
 def refuse_mixed(folder: Path) -> None:
     """Refuse a folder whose scores are of another plan than its recipe: a study that was begun over a finished one.
 

@@ -26,12 +26,15 @@ def gap_section(study: Study) -> Html:
         f"{interval(own['gap_low'], own['gap_high'], sign=True)} over the same {own['n_subjects']} subjects. Worst "
         f"unseen site: {own['worst_site']} ({number(own['worst'])})."
     )
+    unseen, both = "when it was held out", "with and without their site in the training set"
+    if study.scheme == "site-to-site":  # every model has one training site: theirs, or another
+        unseen, both = "by the models of the other sites, their mean", "by their own site's model and by the others"
     caption = (
         f"{label(study.model)}. Ring: validation subjects whose site trained (ID); filled: all subjects of the site "
-        "when it was held out (OOD). The gap is paired: the same people, with and without their site in the training "
-        "set; validation subjects chose the checkpoint, so ID, and the gap, are slightly too large. The two "
-        f"means are over different subjects where few of a site's select; the gap is not. Selection rule: "
-        f"{study.summary['selection']}. Access to the test site: {study.summary['test_site_access']}."
+        f"{unseen} (OOD). The gap is paired: the same people, {both}; validation subjects chose the checkpoint, so ID, "
+        "and the gap, are slightly too large. The two means are over different subjects where few of a site's select; "
+        f"the gap is not. Selection rule: {study.summary['selection']}. "
+        f"Access to the test site: {study.summary['test_site_access']}."
     )
     chart = gap_chart(own["sites"], colour(study.model))
     picture = figure(inline_svg(chart, name="gap", label="R at known and at unseen sites"), caption)

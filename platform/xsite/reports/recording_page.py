@@ -17,6 +17,7 @@ from xsite.reports.markup import Html, figure, inline_svg, join, number, table, 
 from xsite.reports.page import Section, header, page
 from xsite.reports.recording_tables import facts_section, rule_section, step_section
 from xsite.reports.verdict import Tone
+from xsite.spelling import counted
 
 TONES: Mapping[str, Tone] = {"ok": "good", "repaired": "good", "unverified": "open", "rejected": "bad"}
 
@@ -74,7 +75,8 @@ def _top(recording: Recording, attributes: Attributes) -> Html:
     faults = recording.provenance.get("sidecar_faults") or {}
     if faults:
         n = sum(map(len, faults.values()))
-        findings.append(("open", f"{n} fault(s) in {len(faults)} sidecar(s), read all the same: {', '.join(faults)}."))
+        where = f"{counted(n, 'fault')} in {counted(len(faults), 'sidecar')}"
+        findings.append(("open", f"{where}, read all the same: {', '.join(faults)}."))
     links = join([tag("a", recording.key.site, href="index.html"), " · "])
     return header(join(["Recording ", links, recording.key.entities]), title, tone, lead, tiles, findings)
 

@@ -18,6 +18,7 @@ from xsite.reports.folder import Study
 from xsite.reports.markup import Html, figure, inline_svg, interval, join, number, table, tag
 from xsite.reports.parcel_table import parcel_table
 from xsite.reports.verdict import label, rival_of
+from xsite.spelling import counted
 
 
 def basis(study: Study, n: str, level: str = "") -> str:
@@ -34,7 +35,9 @@ def counts(study: Study) -> str:
     own = study.scores[(study.scores["model"] == study.model) & ~study.scores["control"].astype(bool)]
     n_recordings = len(own.drop_duplicates(["site", "subject", "session", "task", "run"]))
     n_subjects = len(own.drop_duplicates(["site", "subject"]))
-    return f"{n_subjects} subjects, {n_recordings} recordings, {own['site'].nunique()} held-out sites"
+    n_sites = own["site"].nunique()
+    numbers = counted(n_subjects, "subject"), counted(n_recordings, "recording"), counted(n_sites, "held-out site")
+    return ", ".join(numbers)
 
 
 def top(study: Study) -> Html:
@@ -58,7 +61,7 @@ def _tiles(study: Study) -> list[Html]:
     order = {study.model: 0, rival_of(study.model, study.summary): 1, GLOBAL_SIGNAL: 2, ORACLE: 3}
     rows = [r for r in study.summary["overall"] if not r["control"] and r["r_mean"] is not None and r["model"] in order]
     found = [
-        (f"{number(r['r_mean'])}", f"{label(r['model'])}, mean R of {r['n_sites']} sites{_next_site(r)}")
+        (f"{number(r['r_mean'])}", f"{label(r['model'])}, mean R of {counted(r['n_sites'], 'site')}{_next_site(r)}")
         for r in sorted(rows, key=lambda r: order[r["model"]])
     ]
     means = {r["model"]: r["r_mean"] for r in rows}
@@ -230,4 +233,4 @@ def method_section(study: Study) -> Html:
 
 def _size(keys: list[Any]) -> str:
     subjects = {tuple(key[:2]) if isinstance(key, list) else str(key) for key in keys}
-    return f"{len(subjects)} subjects, {len(keys)} recordings"
+    return f"{counted(len(subjects), 'subject')}, {counted(len(keys), 'recording')}"

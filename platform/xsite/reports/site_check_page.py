@@ -13,6 +13,7 @@ from xsite.reports.markup import Html, figure, inline_svg, join, number, table, 
 from xsite.reports.page import Section, header, page
 from xsite.reports.verdict import Tone
 from xsite.signals.align import Alignment
+from xsite.spelling import counted
 
 _FOLDERS = re.compile(r"(?<![\w.:/])(?:/[^/\n:;,()]+)+/(?=[^/\s])")
 TONES: dict[str, Tone] = {"pass": "good", "warn": "open", "fail": "bad"}
@@ -23,7 +24,7 @@ def site_check_page(check: SiteCheck) -> str:
     failed = [one for one in check.checks if one.state == "fail"]
     warned = [one for one in check.checks if one.state == "warn"]
     name = check.site.name
-    title = f"{name}: the facts fit" if check.passed else f"{name}: {len(failed)} facts to correct"
+    title = f"{name}: the facts fit" if check.passed else f"{name}: {counted(len(failed), 'fact')} to correct"
     lead = (
         "Every required check passed; ingest will read this site."
         if check.passed

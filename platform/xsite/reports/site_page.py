@@ -27,6 +27,7 @@ from xsite.reports.outliers import (
 )
 from xsite.reports.page import Section, header, page
 from xsite.reports.verdict import Tone
+from xsite.spelling import counted
 
 USED, LEFT_OUT, ODD = "#3d74d9", "#8b8f98", "#d0453b"
 
@@ -96,9 +97,10 @@ def _top(site: str, recordings: Sequence[Attributes], odd: Sequence[Outlier], re
         findings.append(("open", f"Not the same in all recordings: {', '.join(changed)}."))
     names = sorted({str(o.attributes.key.entities) for o in odd})
     if names:
-        findings.append(("open", f"{len(names)} recording(s) stand out in some figure: {', '.join(names[:8])}."))
+        who = counted(len(names), "recording stands", "recordings stand")
+        findings.append(("open", f"{who} out in some figure: {', '.join(names[:8])}."))
     if refused:
-        findings.append(("bad", f"Refused at ingest: {len(refused)} recording(s)."))
+        findings.append(("bad", f"Refused at ingest: {counted(len(refused), 'recording')}."))
     tiles = [
         (str(subjects_of(recordings)), "subjects"),
         (str(len(recordings)), "recordings"),
@@ -107,7 +109,7 @@ def _top(site: str, recordings: Sequence[Attributes], odd: Sequence[Outlier], re
         (f"{verdicts.count('ok') + verdicts.count('repaired')}", "alignments shown by evidence"),
     ]
     kicker = join([tag("a", "Consortium", href="../index.html"), f" · Site {site}"])
-    title = f"{site}: {len(kept)} of {len(recordings)} recordings used"
+    title = f"{site}: {len(kept)} of {counted(len(recordings), 'recording')} used"
     return header(kicker, title, tone, lead, tiles, findings)
 
 
@@ -137,7 +139,7 @@ def _recordings(recordings: Sequence[Attributes], linked: Collection[str]) -> Ht
         f"{FEWEST} recordings. Worst channel: its amplitude over the median channel's. Line noise: after the notch, "
         "over its neighbourhood."
     )
-    return table(head, rows, caption=caption, kind="models")
+    return table(head, rows, caption=caption, kind="models dense")
 
 
 def status(item: Attributes) -> Html:
@@ -199,7 +201,7 @@ def _limits(values_N: Float, column: Column) -> tuple[float, float]:
 
 def _outliers(recordings: Sequence[Attributes], odd: Sequence[Outlier], linked: Collection[str]) -> Html:
     if len(recordings) < FEWEST:
-        return tag("p", f"{len(recordings)} recordings: too few to say what is usual at this site.")
+        return tag("p", f"{counted(len(recordings), 'recording')}: too few to say what is usual at this site.")
     if not odd:
         return tag("p", f"No figure lies beyond {LIMIT_Z:g} robust standard deviations of the site's median.")
     rows = []

@@ -32,11 +32,13 @@ from xsite.learning.finetune import Part, check_part, finetune
 from xsite.learning.predict import predict_recording
 from xsite.learning.targets import TargetSpec
 from xsite.recording import RecordingKey
+from xsite.reports.folder import check_finished
 from xsite.runtime.cluster import gather, task
 from xsite.runtime.fold_job import ModelFactory
 from xsite.runtime.inputs import StudyData, absolute_store, load_study, row_keys, select_manifest
 from xsite.runtime.scoring import Measured, Predicted, measure, open_checkpoint, predict_checkpoint, predictions_of
 from xsite.runtime.study import StudyFolder
+from xsite.spelling import counted
 
 FILE = "calibration.parquet"
 NEEDED = ("experiment.yaml", "plan.json", "folds.json", "manifest.parquet", "scores.parquet")
@@ -58,6 +60,12 @@ class _Piece:
     def hash(self) -> str:
         content = [self.fingerprint, self.draw.calibrated, self.draw.scored, self.k, self.part, self.seed]
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
+
+    @property
+    def words(self) -> str:
+        """As in "siteA, draw 0, k = 1, head"; k = 0 trains nothing."""
+        what = f"k = {self.k}, {self.part}" if self.k else "k = 0, not calibrated"
+        return f"{self.run.fold}, draw {self.draw.number}, {what}"
 
     @property
     def of(self) -> tuple[str, str, int]:
@@ -145,8 +153,7 @@ def _check_parts(folder: StudyFolder, pieces: Sequence[_Piece], build_model: Mod
 
 
 def _read(folder: Path) -> tuple[Experiment, Plan, dict[str, Fold]]:
-    if missing := [name for name in NEEDED if not (folder / name).is_file()]:
-        raise FormatError(f"{folder}: not a finished study, {', '.join(missing)} missing; run neurobolt loso again")
+    check_finished(folder, NEEDED)
     plan = Plan.from_dict(json.loads((folder / "plan.json").read_text(encoding="utf-8")), str(folder / "plan.json"))
     listed = json.loads((folder / "folds.json").read_text(encoding="utf-8"))
     folds = {row["held_out"]: Fold.from_dict(row) for row in listed}
@@ -178,7 +185,8 @@ def _pieces(
         subjects = sorted({_who(key) for key in folds[run.fold].test})
         draws = calibration_draws(subjects, ks, n_draws, seed=seed, site=run.fold)
         if left_out := [k for k in ks if k >= len(subjects)]:
-            say(f"{run.fold}: {len(subjects)} subjects, so k = {', '.join(map(str, left_out))} leaves nobody to score")
+            n, too_many = counted(len(subjects), "subject"), ", ".join(map(str, left_out))
+            say(f"{run.fold}: {n}, so k = {too_many} leaves nobody to score")
         for own in draws:
             yield _Piece(run, own, 0, "none", seed, fingerprint)
             yield from (
@@ -241,7 +249,7 @@ def _calibrated(
         try:
             outcome = gather([ready])[0]
         except XsiteError as error:  # too short a scan: the others still have their curve
-            say(f"{piece.run.fold} draw {piece.draw.number} k {piece.k} {piece.part}: left out, {error}")
+            say(f"{piece.words}: left out, {error}")
             continue
         predicted, *spent = (outcome, 0, 0) if piece.k == 0 else outcome
         yield _rows(piece, predicted, spent, truth[piece.run.fold], data.parcels, levels[piece.run.variant], say)
@@ -274,8 +282,8 @@ def _rows(
     calibrated = piece.draw.calibrated[: piece.k]
     assert not {f"{row.site}/{row.subject}" for row in subjects.itertuples()} & set(calibrated)
     level = uncalibrated if piece.k == 0 else f"{piece.k} labelled subjects"
-    trained = f", {spent[1]:,} numbers free for {spent[0]} epochs" if piece.k else ""
-    say(f"{piece.run.fold} draw {piece.draw.number} k {piece.k} {piece.part}: R {subjects['r'].mean():.3f}{trained}")
+    trained = f", {spent[1]:,} numbers free for {counted(spent[0], 'epoch')}" if piece.k else ""
+    say(f"{piece.words}: R {subjects['r'].mean():.3f}{trained}")
     table: pd.DataFrame = subjects.drop(columns=["model", "control", "n_seeds"]).assign(
         held_out=piece.run.fold, variant=piece.run.variant, seed=piece.run.seed, k=piece.k, draw=piece.draw.number,
         part=piece.part, best_epoch=spent[0], n_trained=spent[1],

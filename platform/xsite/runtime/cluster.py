@@ -26,6 +26,7 @@ from ray.exceptions import RayTaskError
 
 from xsite.errors import ClusterError, XsiteError
 from xsite.runtime.shipping import package_folders
+from xsite.spelling import counted
 
 # Ray Train's controller polls its workers every 2 s by default, and `report` blocks that long: with epochs of seconds
 # that would be most of the time. It also starts a process to watch for preempted cloud machines: off on one host.
@@ -59,7 +60,8 @@ class ClusterInfo:
 
     def __str__(self) -> str:
         kind = "private, on this machine" if self.temporary else "existing"
-        return f"Ray {self.address} ({kind}): {self.n_nodes} nodes, {self.n_cpus:g} CPUs, {self.n_gpus:g} GPUs"
+        sizes = counted(self.n_nodes, "node"), counted(self.n_cpus, "CPU"), counted(self.n_gpus, "GPU")
+        return f"Ray {self.address} ({kind}): {', '.join(sizes)}"
 
 
 _OWN_TOKEN = secrets.token_hex(32)  # one per process: Ray reads its token once and keeps it

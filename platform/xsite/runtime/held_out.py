@@ -146,10 +146,14 @@ class HeldOut:
         return found, {key: global_V for key, global_V in signals.items() if np.isfinite(global_V).any()}
 
     def _asked(self, label: str, *, control: bool = False) -> list[Any]:
-        """Test recordings and, where sites are held out, validation recordings of known sites, to set beside them."""
+        """Test recordings and, where sites are held out, validation recordings of known sites, to set beside them.
+
+        Of the folds with some training sites only, those of site to site: their known site is the matrix's diagonal.
+        Growing numbers of sites would have as many known scores of a site as folds that train on it.
+        """
         fold = self.folds[label]
-        shown = fold.unit == "site" or self.experiment.folds.scheme == "site-to-site"  # the matrix has a diagonal
-        known = self.plan.sides[label].val if shown and not control else ()
+        beside = fold.unit == "site" or self.experiment.folds.scheme == "site-to-site"
+        known = self.plan.sides[label].val if beside and not control else ()
         return list(self.data.refs_of((*fold.test, *known)))
 
     def spec(self, label: str) -> TargetSpec:
@@ -172,7 +176,10 @@ def main_predictions(found: Predicted, folds: Sequence[Fold]) -> list[Prediction
         for p in predictions:
             if label in (equals := kept[p.key]):
                 result.append(replace(p, seed=p.seed * len(equals) + equals.index(label)))
-    return result
+    order = list(dict.fromkeys(key.site for fold in folds for key in fold.test))
+    if any(len({key.site for key in fold.test}) > 1 for fold in folds):
+        order.sort()  # else the tables would begin with the sites of the first fold, and end with the one that trained
+    return sorted(result, key=lambda p: order.index(p.key.site))
 
 
 def fold_scores(

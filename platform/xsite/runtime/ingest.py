@@ -32,6 +32,7 @@ from xsite.runtime.cluster import task
 from xsite.runtime.inputs import absolute_store
 from xsite.signals.parcels import Atlas, parcel_coordinates
 from xsite.site import RecordingFiles, Site
+from xsite.spelling import counted
 
 logger = logging.getLogger(__name__)
 
@@ -175,7 +176,8 @@ def _results(
                 yield key, "failed", f"the worker died ({type(error).__name__}): {str(error).splitlines()[0]}"
     finally:
         if running:
-            logger.warning("stopping: %d recordings under way are finished first (again to leave them)", len(running))
+            what = counted(len(running), "recording is", "recordings are")
+            logger.warning("stopping: %s under way and finished first (again to leave them)", what)
             ray.wait(list(running), num_returns=len(running), timeout=FINISH_S)
 
 

@@ -30,7 +30,7 @@ from xsite.experiment_parts import Channels
 from xsite.learning.targets import TargetSpec, median_scale, select_parcels, without_test_part
 from xsite.recording import Float, Montage, Parcellation, RecordingKey
 from xsite.runtime.cluster import gather
-from xsite.spelling import did_you_mean
+from xsite.spelling import counted, did_you_mean
 
 logger = logging.getLogger(__name__)
 
@@ -215,6 +215,8 @@ def warn_of_lost_channels(ch_names: Mapping[RecordingKey, Sequence[str]]) -> Non
             len(ch_names),
             some,
         )
+    if lost:
+        logger.warning("to keep them, set data.channels: native (absent ones masked) or spline (absent ones filled in)")
 
 
 def tell_of_filled_channels(montages: Mapping[RecordingKey, Montage], ch_names: Sequence[str]) -> None:
@@ -242,7 +244,7 @@ def tell_of_filled_channels(montages: Mapping[RecordingKey, Montage], ch_names: 
         if unplaced:
             words.append(f"without a position, of no help to others: {', '.join(unplaced)}")
         if words:
-            logger.warning("%s, %d recordings: %s", site, n, "; ".join(words))
+            logger.warning("%s, %s: %s", site, counted(n, "recording"), "; ".join(words))
 
 
 def _read(store: str, key: RecordingKey, parcels: tuple[str, ...], low_pass: float, sketch: bool) -> tuple[Any, Facts]:

@@ -29,6 +29,7 @@ from xsite.runtime.cluster import check_room
 from xsite.runtime.fold_job import FoldJob, ModelFactory, RunPlan
 from xsite.runtime.stacking import n_stacks, train_stacks
 from xsite.runtime.worker import train_jobs
+from xsite.spelling import counted
 
 logger = logging.getLogger(__name__)
 
@@ -189,7 +190,7 @@ def check_scale(experiment: Experiment) -> int:
     if batch % scale.workers:
         raise RecipeError(f"optim.batch_size {batch} cannot be dealt evenly to scale.workers {scale.workers}")
     cpus, gpus = scale.workers * scale.cpus_per_worker, scale.workers * scale.gpus_per_worker
-    return check_room(cpus, gpus, f"one training ({scale.workers} workers)")
+    return check_room(cpus, gpus, f"one training ({counted(scale.workers, 'worker')})")
 
 
 def _run(

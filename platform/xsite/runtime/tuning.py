@@ -42,6 +42,7 @@ from xsite.runtime.job_windows import sources
 from xsite.runtime.plans import check_models, make_job
 from xsite.runtime.study import StudyFolder
 from xsite.runtime.trials import FAILED, Trials, best_trial
+from xsite.spelling import counted
 
 # results come through the callback; the files that Tune misses are its own loggers', which are off
 logging.getLogger("ray.tune.analysis.experiment_analysis").setLevel(logging.ERROR)
@@ -200,7 +201,7 @@ def _tune(
 ) -> None:
     missing = tuning.samples - trials.n_ended
     if missing <= 0:
-        say(f"{label}: {trials.n_ended} draws were finished")
+        say(f"{label}: {counted(trials.n_ended, 'draw was', 'draws were')} finished")
         return
     scale = tuning.experiment.scale
     cpus, gpus = scale.workers * scale.cpus_per_worker, scale.gpus_per_worker
@@ -227,7 +228,8 @@ def _tune(
         shutil.rmtree(storage, ignore_errors=True)
     if results.errors:
         last = [line for line in str(results.errors[0]).splitlines() if line.strip()][-1]
-        raise ClusterError(f"{len(results.errors)} trials of {label} died: {last}; run the same command again to go on")
+        died = counted(len(results.errors), "trial")
+        raise ClusterError(f"{died} of {label} died: {last}; run the same command again to go on")
 
 
 def _draws(

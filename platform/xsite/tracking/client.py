@@ -32,6 +32,7 @@ from mlflow.exceptions import MlflowException  # noqa: E402
 from sqlalchemy.exc import SQLAlchemyError  # noqa: E402
 
 from xsite.errors import TrackingError  # noqa: E402
+from xsite.spelling import counted  # noqa: E402
 
 DATABASE = "mlflow.db"
 FAILURES = (MlflowException, OSError, SQLAlchemyError)  # the last: a damaged file, a password that is wrong
@@ -131,7 +132,7 @@ def describe_store(tracking_uri: str) -> list[str]:
         models = client.search_registered_models()
     except FAILURES as error:
         raise TrackingError(f"MLflow at {tracking_uri} answers and then fails: {first_line(error)}") from error
-    lines = [f"{tracking_uri}: {len(experiments)} experiments, {len(studies)} studies"]
+    lines = [f"{tracking_uri}: {counted(len(experiments), 'experiment')}, {counted(len(studies), 'study', 'studies')}"]
     for model in models:
         aliases = ", ".join(f"{alias} = version {number}" for alias, number in model.aliases.items())
         lines.append(f"registered model {model.name}: {aliases or 'no alias'}")

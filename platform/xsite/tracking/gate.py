@@ -8,8 +8,9 @@ from typing import Any
 
 from scipy.stats import ttest_1samp
 
-from xsite.evaluation.collapse import GLOBAL_SIGNAL
+from xsite.evaluation.collapse import GLOBAL_SIGNAL, by_model
 from xsite.evaluation.scoring import ORACLE
+from xsite.spelling import counted
 
 ALPHA = 0.05
 NOT_DEPLOYABLE = (ORACLE, GLOBAL_SIGNAL)
@@ -64,19 +65,21 @@ def check_study(
         line = f"FAIL  {model} reads the measured BOLD of the held-out recording: never deployable"
         return GateReport(False, (line,))
     own = [r for r in rows if r["model"] == model and not r["control"]]
-    checks = [(len(own) >= 2, f"{model} is scored at {len(own)} held-out sites (two needed)")]
+    checks = [(len(own) >= 2, f"{model} is scored at {counted(len(own), 'held-out site')} (two needed)")]
     weak = [r["site"] for r in own if r["r_mean"] is None or r["r_mean"] <= 0 or not _below(_p(r), ALPHA)]
     checks.append((not weak, f"R > 0 and p < {ALPHA} against both kinds of surrogates at every site" + _but(weak)))
     checks.append(_beats_zero(rows, own))
     names = sorted({r["model"] for r in rows if r["control"]})
     controls = {name: [r for r in rows if r["control"] and r["model"] == name] for name in names}
     loud = [name for name, group in controls.items() if _knows(group)]
-    checks.append((not loud, f"{len(names)} models trained on other subjects' BOLD stay at chance" + _but(loud)))
+    stay = f"trained on other subjects' BOLD, {counted(len(names), 'model stays', 'models stay')} at chance"
+    none = "no control was run; name a model under controls in the recipe to train it on other subjects' BOLD"
+    checks.append((not loud, stay + _but(loud) if names else none))
     if leakage:
         checks.append((leakage["verdict"] != "fail", str(leakage["sentence"])))
     lines = tuple(("ok    " if good else "FAIL  ") + text for good, text in checks)
     flat = [row for row in collapsed if row["model"] == model]
-    lines += tuple(f"warn  collapsed: {row['line']}" for row in flat)
+    lines += tuple(f"warn  collapsed: {one.line}" for one in by_model(flat, rows))
     return GateReport(all(good for good, _ in checks), lines, tuple(dict.fromkeys(str(row["site"]) for row in flat)))
 
 

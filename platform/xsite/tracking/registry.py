@@ -68,13 +68,17 @@ def version_facts(tracking_uri: str, model_uri: str) -> dict[str, str]:
         return {}
     client = connect(tracking_uri)
     name, at, alias = model_uri.removeprefix("models:/").partition("@")
+    if not at and "/" not in name:
+        raise TrackingError(f"{model_uri}: write models:/{name}@{CHALLENGER} or models:/{name}/VERSION")
     try:
         if at:
             version = client.get_model_version_by_alias(name, alias)
         else:
             version = client.get_model_version(*name.split("/", 1))
-    except (MlflowException, TypeError) as error:
-        raise TrackingError(f"{model_uri} at {tracking_uri}: {first_line(error)}") from error
+    except MlflowException as error:
+        known = _known(client, name.split("/", 1)[0])
+        what = first_line(error).rstrip(".")
+        raise TrackingError(f"{model_uri}: {what}. In {tracking_uri} {known}") from error
     return {"name": version.name, "version": str(version.version), **version.tags}
 
 
@@ -114,6 +118,25 @@ def _ensure_model(client: Any, name: str, card: str) -> None:
     if not found:
         client.create_registered_model(name, tags={"task": "EEG to fMRI"})
     client.update_registered_model(name, description=card)
+
+
+def _known(client: Any, name: str) -> str:
+    """What there is of a model that was asked for and not found, and how to get it."""
+    other = "to ask another place, give --tracking"
+    try:
+        names = [str(model.name) for model in client.search_registered_models()]
+        if name not in names:
+            there = f"there are {', '.join(names)}" if names else "nothing is registered"
+            return f"{there}; neurobolt register STUDY registers a model as {name!r} (--name); {other}"
+        numbers = [str(version.version) for version in client.search_model_versions(f"name = '{name}'")]
+        aliases = [f"@{alias} (version {n})" for alias, n in client.get_registered_model(name).aliases.items()]
+    except MlflowException as error:
+        return f"the registry does not answer: {first_line(error)}"
+    versions = ", ".join(f"models:/{name}/{number}" for number in reversed(numbers)) or "no version"
+    return (
+        f"{name!r} has {versions}, and {', '.join(aliases) or 'no alias'}; neurobolt register STUDY moves "
+        f"@{CHALLENGER} if the gate passes; {other}"
+    )
 
 
 def _version_of(client: Any, name: str, sha256: str) -> Any:
