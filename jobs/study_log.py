@@ -23,6 +23,8 @@ def print_event(event: Event) -> None:
         print(f"plan {plan.hash}, selection {plan.selection}: {RULES[plan.selection]}", flush=True)
     elif event["kind"] == "stage":
         print(f"-- {event['stage']}", flush=True)
+    elif event["kind"] == "predicted":
+        print(f"predicted {event['n_done']} of {event['n_predictions']} test sides", flush=True)
     elif event["kind"] == "epoch":
         metrics = event["metrics"]
         val = f"val {metrics['val_loss']:.4f}  " if "val_loss" in metrics else ""

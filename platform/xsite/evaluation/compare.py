@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike
 from scipy import stats
 
 from xsite.evaluation.intervals import t_interval
-from xsite.evaluation.subjects import counted, parcel_scores, subject_scores
+from xsite.evaluation.subjects import parcel_scores, silence_as_zero, subject_scores
 from xsite.recording import Bool, Float
 
 FEW = 5
@@ -159,7 +159,7 @@ def paired_tests(
 
 
 def _paired(table: pd.DataFrame, a: str, b: str, column: str, index: list[str]) -> pd.Series[float]:
-    table = counted(table[~table["control"].astype(bool)])
+    table = silence_as_zero(table[~table["control"].astype(bool)])
     missing = [name for name in (a, b) if name not in set(table["model"])]
     if missing:
         known = sorted(set(table["model"]))

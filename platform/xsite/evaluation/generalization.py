@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from xsite.evaluation.intervals import few_sites_warning, t_interval
-from xsite.evaluation.subjects import counted, subject_scores
+from xsite.evaluation.subjects import silence_as_zero, subject_scores
 
 
 def id_ood(id_scores: pd.DataFrame, ood_scores: pd.DataFrame, *, column: str = "r") -> list[dict[str, Any]]:
@@ -48,7 +48,7 @@ def _by_subject(scores: pd.DataFrame, column: str) -> pd.Series[float]:
     parts = [subject_scores(fold) for fold in folds if not fold.empty]
     if not parts:
         return pd.Series(dtype=float, index=pd.MultiIndex.from_arrays([[], [], []], names=index))
-    table = counted(pd.concat(parts, ignore_index=True)).set_index(index)
+    table = silence_as_zero(pd.concat(parts, ignore_index=True)).set_index(index)
     means: pd.Series[float] = table[column].groupby(level=index, sort=False).mean()
     return means
 

@@ -17,7 +17,7 @@ from xsite.evaluation.folds import ENTITIES
 from xsite.evaluation.intervals import site_interval
 from xsite.evaluation.scoring import ORACLE
 from xsite.evaluation.selection import SELECTED
-from xsite.evaluation.subjects import counted, subject_scores, with_defaults
+from xsite.evaluation.subjects import silence_as_zero, subject_scores, with_defaults
 
 FIGURES = {"r": "mean R", "r_partial": "partial R", "r2": "R2"}
 COLUMNS = (
@@ -51,7 +51,7 @@ def model_table(
         of training, NaN for models without one; ``kind`` is ``trained``, ``closed form``, ``chosen`` or ``oracle``.
     """
     scores = with_defaults(scores[~scores["control"].astype(bool)])
-    everyone, rows = counted(subject_scores(scores)), []
+    everyone, rows = silence_as_zero(subject_scores(scores)), []
     for model, own in scores.groupby("model", sort=False):
         subjects = everyone[everyone["model"] == model]
         kind = _kind(str(model), histories)
@@ -92,7 +92,7 @@ def _training_seeds(own: pd.DataFrame, n_seeds: int) -> pd.Series[Any]:
 
 
 def _seed_sd(own: pd.DataFrame) -> float:
-    means = [counted(subject_scores(one)).groupby("site")["r"].mean().mean() for _, one in own.groupby("seed")]
+    means = [silence_as_zero(subject_scores(one)).groupby("site")["r"].mean().mean() for _, one in own.groupby("seed")]
     return float(pd.Series(means).std(ddof=1)) if len(means) > 1 else math.nan
 
 

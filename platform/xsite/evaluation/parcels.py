@@ -14,7 +14,7 @@ from xsite.evaluation.compare import holm
 from xsite.evaluation.intervals import FEW_SITES, t_interval
 from xsite.evaluation.nulls import surrogate_p
 from xsite.evaluation.scoring import ORACLE
-from xsite.evaluation.subjects import counted, parcel_scores
+from xsite.evaluation.subjects import parcel_scores, silence_as_zero
 from xsite.evaluation.surrogates import Nulls, over_folds
 from xsite.recording import Float
 
@@ -34,7 +34,7 @@ def parcel_rows(scores: pd.DataFrame, nulls: Nulls) -> list[dict[str, Any]]:
     """
     names = list(dict.fromkeys(scores["parcel"]))
     rows: list[dict[str, Any]] = []
-    table = counted(parcel_scores(scores))
+    table = silence_as_zero(parcel_scores(scores))
     for (model, control), group in table[table["model"] != ORACLE].groupby(["model", "control"], sort=False):
         known = [
             null

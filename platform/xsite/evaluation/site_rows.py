@@ -19,7 +19,7 @@ from xsite.evaluation.intervals import FEW_SITES, few_sites_warning, site_interv
 from xsite.evaluation.json_values import json_safe
 from xsite.evaluation.nulls import null_band, surrogate_p
 from xsite.evaluation.scoring import ORACLE, Prediction
-from xsite.evaluation.subjects import counted, subject_scores
+from xsite.evaluation.subjects import silence_as_zero, subject_scores
 from xsite.evaluation.surrogates import Label, Nulls, over_folds, study_nulls
 from xsite.recording import Float
 
@@ -139,7 +139,7 @@ def overall(
     counts as 0, unless it says nothing anywhere.
     """
     rows = []
-    for (model, control), group in counted(subject_scores(scores)).groupby(["model", "control"], sort=False):
+    for (model, control), group in silence_as_zero(subject_scores(scores)).groupby(["model", "control"], sort=False):
         label = str(model), bool(control)
         of_site = [values.tolist() for _, values in group["r"].groupby(group["site"], sort=False)]
         there, here = site_interval(of_site), site_interval(of_site, method="welch")

@@ -1,8 +1,8 @@
 """From parcels to subjects: the first averages, so that a subject weighs the same however much of it was measured.
 
 A parcel whose prediction is constant has no defined correlation and counts as 0, lest a model gain by staying silent
-where it is hard; if nothing that a model says about a site moves, its mean there stays NaN, and :func:`counted` makes
-it 0 for whatever goes over several sites.
+where it is hard; if nothing that a model says about a site moves, its mean there stays NaN, and
+:func:`silence_as_zero` makes it 0 for whatever goes over several sites.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def _answered(scores: pd.DataFrame) -> pd.DataFrame:
     return kept
 
 
-def counted(table: pd.DataFrame) -> pd.DataFrame:
+def silence_as_zero(table: pd.DataFrame) -> pd.DataFrame:
     """Silence at a whole site as 0, for means, pairs and nulls over sites; a model that never speaks stays undefined.
 
     Parameters

@@ -7,7 +7,7 @@ from typing import Any
 
 from xsite.evaluation.collapse import GLOBAL_SIGNAL
 from xsite.evaluation.intervals import t_interval
-from xsite.evaluation.subjects import counted, subject_scores
+from xsite.evaluation.subjects import silence_as_zero, subject_scores
 from xsite.reports import audit
 from xsite.reports.chance import ALPHA, significant_parcels
 from xsite.reports.folder import Study
@@ -111,7 +111,7 @@ def _parcels(study: Study) -> Answer | None:
 
 def _global_signal(study: Study) -> Answer:
     question = "Beyond the global signal?"
-    subjects = counted(subject_scores(study.scores))
+    subjects = silence_as_zero(subject_scores(study.scores))
     own = subjects[(subjects["model"] == study.model) & ~subjects["control"].astype(bool)]
     means = own.groupby("site")["r_partial"].mean().dropna()
     if means.empty:

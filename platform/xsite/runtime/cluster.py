@@ -178,9 +178,17 @@ def task(function: Callable[..., Any], *, num_cpus: float = 1, num_gpus: float =
     return ray.remote(num_cpus=num_cpus, num_gpus=num_gpus)(function)
 
 
-def gather(refs: Sequence[Any]) -> list[Any]:
-    """Results of Ray tasks; one of our own errors comes back as itself, without the worker's traceback."""
+def gather(refs: Sequence[Any], on_done: Callable[[int], None] = lambda n_done: None) -> list[Any]:
+    """Results of Ray tasks; one of our own errors comes back as itself, without the worker's traceback.
+
+    ``on_done`` hears how many are done, whenever one more is.
+    """
+    waiting = list(refs)
     try:
+        while waiting:
+            done, waiting = ray.wait(waiting, num_returns=1, fetch_local=False)
+            ray.get(done)  # a failure is told at once, not after all the others
+            on_done(len(refs) - len(waiting))
         results: list[Any] = ray.get(list(refs))
     except RayTaskError as error:
         if isinstance(error.cause, XsiteError):

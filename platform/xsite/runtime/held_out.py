@@ -6,7 +6,7 @@ training sites, train-on-i test-on-j) is scored in each; the main table keeps th
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -127,15 +127,17 @@ class HeldOut:
             ref = start.remote(job.folder, build_model, self._asked(label, control=job.control))
             self.tasks.append(Task(label, job.model, job.control, job.seed[0], ref))
 
-    def collect(self) -> tuple[Predicted, Mapping[RecordingKey, Any]]:
+    def collect(self, on_predicted: Callable[[int, int], None]) -> tuple[Predicted, Mapping[RecordingKey, Any]]:
         """Wait for everything; predictions by fold, and the global signal of each recording that has one.
 
-        What was said about validation recordings goes to ``known``, by fold.
+        What was said about validation recordings goes to ``known``, by fold. ``on_predicted`` hears how many models
+        have predicted a test side, of how many.
         """
         sides: list[Mapping[RecordingKey, Measured]] = gather(list(self.measured.values()))
         measured = dict(zip(self.measured, sides, strict=True))
         found = {label: list(oracle_of(measured[label])) for label in measured}
-        for t, predicted in zip(self.tasks, gather([t.ref for t in self.tasks]), strict=True):
+        said = gather([t.ref for t in self.tasks], lambda n_done: on_predicted(n_done, len(self.tasks)))
+        for t, predicted in zip(self.tasks, said, strict=True):
             own = predictions_of(predicted, measured[t.fold], t.model, t.control)
             found[t.fold] += [replace(prediction, seed=t.seed) for prediction in own]
         for label, fold in self.folds.items():

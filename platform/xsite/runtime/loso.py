@@ -265,7 +265,8 @@ class _Study:
         """Tables and summary, written and returned: scores, scores of every fold on its own, ``summary.json``."""
         experiment, parcels = self.experiment, self.data.parcels
         self.folder.clear_tables(self.plan.hash)
-        found, signals = self.held_out.collect()
+        found, signals = self.held_out.collect(self.progress.predicted)
+        self.progress.stage("figures, intervals and nulls")
         by_fold = fold_scores(found, self.folds, parcels, signals)
         choices = self._choices(outcomes, by_fold)
         chosen = {fold: choice.variant for fold, choice in choose(choices).items()}

@@ -15,6 +15,9 @@ from xsite.runtime.study import StudyFolder
 from xsite.runtime.timeline import Timeline
 from xsite.runtime.training import OnEvent
 
+TELL_EVERY_S = 10.0
+"""Seconds between two lines about predictions: there may be hundreds, of a second each."""
+
 
 class Progress:
     """Call it with every event of the trainings; it adds ``eta_s`` and passes the event on.
@@ -30,6 +33,7 @@ class Progress:
         self.folder, self.on_event = folder, on_event
         self.timeline = Timeline(folder)
         self.began: float | None = None
+        self.told = time.monotonic()
 
     def plan(self, experiment: Experiment, data: StudyData, folds: Sequence[Fold], plan: Plan) -> None:
         """Tell what the study will do."""
@@ -46,6 +50,14 @@ class Progress:
         self.folder.status(name)
         self.timeline.note({"kind": "stage", "stage": name})
         self.on_event({"kind": "stage", "stage": name})
+
+    def predicted(self, n_done: int, n_predictions: int) -> None:
+        """Tell now and then how many test sides are predicted."""
+        now = time.monotonic()
+        if now - self.told >= TELL_EVERY_S:
+            self.told = now
+            self.folder.status("scoring")
+            self.on_event({"kind": "predicted", "n_done": n_done, "n_predictions": n_predictions})
 
     def summary(self, summary: Mapping[str, Any], runs: Mapping[str, Mapping[str, float]]) -> None:
         """Tell the result, and the figures of each run by its label."""
