@@ -104,17 +104,16 @@ def check_files(study: Path) -> None:
 def check_scores(study: Path) -> None:
     summary = json.loads((study / "summary.json").read_text())
     rows = {(row["site"], row["model"], row["control"]): row for row in summary["rows"]}
-    models = [("zero", False), ("mean", False), ("ridge", False), ("ridge", True), ("neurobolt", False)]
-    assert set(rows) == {
-        (site, *model) for site in ("alpha", "beta", "gamma") for model in [*models, ("neurobolt", True)]
-    }
+    models = [(name, False) for name in (*Experiment().baselines, "neurobolt")]
+    models += [("ridge", True), ("neurobolt", True)]
+    assert set(rows) == {(site, *model) for site in ("alpha", "beta", "gamma") for model in models}
     assert all(row["n_subjects"] == 2 and row["n_volumes"] == 100 for row in rows.values())
     assert rows["alpha", "zero", False]["r_mean"] is None
     assert all(rows[site, "ridge", False]["r_mean"] > 0.5 for site in ("alpha", "beta", "gamma"))
     assert all(0 < row["oracle_r_mean"] <= 1 for row in rows.values())
     predictions = load_predictions(study / "predictions.npz")
     keys = [(p.key, p.model, p.control) for p in predictions]
-    assert len(keys) == len(set(keys)) == 6 * 7  # six recordings; six models and the oracle: each once
+    assert len(keys) == len(set(keys)) == 6 * (len(models) + 1)  # six recordings; the models and the oracle: each once
 
 
 def check_checkpoints(study: Path) -> None:

@@ -141,12 +141,17 @@ def test_a_study_with_unlabelled_eeg_says_so_everywhere(
     ray_local: None, store: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], adapt: str, zero_level: str
 ) -> None:
     recipe, study = tmp_path / "plan.yaml", tmp_path / "study"
-    content = {**RECIPE, "data": {"sites": ["alpha", "beta"], "adapt": adapt}, "baselines": ["zero", "ridge"]}
+    content = {
+        **RECIPE,
+        "data": {"sites": ["alpha", "beta"], "adapt": adapt},
+        "baselines": ["zero", "ridge", "ridge-window"],
+    }
     recipe.write_text(yaml.safe_dump(content))
     assert (
         loso.main([str(recipe), "--store", store, "--study", str(study), "--tracking", f"sqlite:///{tmp_path}/m"]) == 0
     )
-    levels = {"eegnet": "unlabelled EEG", "zero": zero_level, "ridge": "unlabelled EEG"}  # ridge z-scores by recording
+    levels = {"eegnet": "unlabelled EEG", "ridge": "unlabelled EEG"}  # ridge z-scores by recording
+    levels |= {"zero": zero_level, "ridge-window": zero_level}
     scores = pd.read_parquet(study / "scores.parquet")
     assert scores.groupby("model")["access"].unique().map(list).to_dict() == {m: [own] for m, own in levels.items()}
     summary = json.loads((study / "summary.json").read_text())
@@ -154,7 +159,10 @@ def test_a_study_with_unlabelled_eeg_says_so_everywhere(
     for name in ("rows", "overall", "intervals"):
         assert {row["model"]: row["access"] for row in summary[name]} == levels
     apart = zero_level == "none"
-    assert any(words.startswith("Not like for like: zero had access none") for words in summary["warnings"]) == apart
+    assert (
+        any(words.startswith("Not like for like: ridge-window had access none") for words in summary["warnings"])
+        == apart
+    )
     capsys.readouterr()
     assert table.main([str(study)]) == 0
     found = pd.read_parquet(study / "table.parquet").set_index("model")["access"].to_dict()
@@ -165,9 +173,10 @@ def test_a_study_with_unlabelled_eeg_says_so_everywhere(
     assert len(tables) == 1 + apart
     assert page.count("Access to the test site: unlabelled EEG") > 3
     for block in tables:  # the models of one level, never of two
-        names = (("eegnet", "EEGNet"), ("ridge", "Ridge"), ("zero", "Zero"))
+        names = (("eegnet", "EEGNet"), ("ridge", "Ridge"), ("ridge-window", "Ridge, window alone"))
         shown = {name for name, words in names if f"</span>{words}<" in block}
         assert len({levels[name] for name in shown}) == 1
+        assert "</span>Zero<" in block  # reads no EEG: a reference for everybody
 
 
 @pytest.mark.ray

@@ -15,7 +15,7 @@ from xsite.evaluation.intervals import t_interval
 from xsite.evaluation.json_values import json_safe
 from xsite.evaluation.metrics import pearson_r
 from xsite.evaluation.nulls import surrogate_p
-from xsite.evaluation.paired import paired_parcels
+from xsite.evaluation.paired import main_rival, paired_parcels
 from xsite.evaluation.parcels import max_p
 from xsite.evaluation.scoring import ORACLE, SCORE_COLUMNS, Prediction, score_predictions
 from xsite.evaluation.site_rows import intervals, overall, summarize
@@ -363,3 +363,14 @@ def test_family_wise_false_positives_of_parcels():
         uncorrected.append(np.mean([surrogate_p(r, null_NR[:, i]) <= 0.05 for i, r in enumerate(r_R)]))
     assert held / 300 <= 0.075  # 5 % and its own scatter
     assert 0.03 <= np.mean(uncorrected) <= 0.07
+
+
+def test_the_rival_of_a_model_is_the_ridge_that_knew_as_much():
+    def row(model: str, access: str, r: float | None = 0.3) -> dict[str, object]:
+        return {"model": model, "access": access, "control": False, "r_mean": r}
+
+    rows = [row("net", "none"), row("x", "unlabelled EEG"), row("alpha", "unlabelled EEG", 0.9)]
+    ridges = [row("ridge", "unlabelled EEG"), row("ridge-window", "none")]
+    assert [main_rival(name, [*rows, *ridges], ("net", "x")) for name in ("net", "x")] == ["ridge-window", "ridge"]
+    assert main_rival("net", [*rows, ridges[0]], ("net", "x")) == "ridge"  # unlike, but the stronger one
+    assert main_rival("net", [*rows, ridges[0] | {"r_mean": None}], ("net", "x")) == "alpha"

@@ -15,10 +15,12 @@ from xsite.evaluation.selection import SELECTED
 
 NO_RIVALS = (ORACLE, GLOBAL_SIGNAL, SELECTED)
 """Two know the measured BOLD; the third is one of the study's own variants under another name."""
+RIDGES = ("ridge", "ridge-window")
+"""Over a recording's z-scores, and over a window alone: of unlike access to the test site."""
 
 
 def main_rival(model: str, rows: Sequence[Mapping[str, Any]], trained: Sequence[str] = ()) -> str | None:
-    """Ridge where it was run, else the closed-form model with the highest mean r over the sites; None without one.
+    """The ridge that knew as much of the test site, else any ridge, else the best closed form; None without one.
 
     Parameters
     ----------
@@ -29,12 +31,14 @@ def main_rival(model: str, rows: Sequence[Mapping[str, Any]], trained: Sequence[
         Labels of the study's trained variants: they are compared with one another elsewhere.
     """
     means: dict[str, list[float]] = {}
+    access = {row["model"]: row.get("access") for row in rows if not row["control"]}
     for row in rows:
         able = row["model"] not in (model, *NO_RIVALS, *trained)
         if able and not row["control"] and row["r_mean"] is not None:
             means.setdefault(row["model"], []).append(row["r_mean"])
-    if "ridge" in means:
-        return "ridge"
+    if ridges := [name for name in RIDGES if name in means]:
+        alike = [name for name in ridges if access[name] == access.get(model)]
+        return (alike or ridges)[0]
     return max(means, key=lambda name: sum(means[name]) / len(means[name]), default=None)
 
 
@@ -54,7 +58,7 @@ def paired_parcels(
     """
     scored = set(scores.loc[~scores["control"].astype(bool), "model"])
     variants = [name for name in dict.fromkeys([model, *trained]) if name in scored]
-    rival = main_rival(model, rows, trained)
-    pairs = [(name, rival) for name in variants if rival is not None] + list(combinations(variants, 2))
+    pairs = [(name, rival) for name in variants if (rival := main_rival(name, rows, trained)) is not None]
+    pairs += combinations(variants, 2)
     found = [paired_tests(scores[scores["model"].isin(pair)], *pair) for pair in pairs]
     return [{str(key): value for key, value in row.items()} for one in found for row in one.to_dict("records")]
