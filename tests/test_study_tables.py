@@ -11,7 +11,7 @@ import pytest
 from jobs.models import BASELINES, build_model
 from xsite.experiment import parse_experiment
 from xsite.learning.adaptation import reads_whole_recording
-from xsite.runtime.loso import closed_form_access, trained_access
+from xsite.runtime.access import closed_form_access, trained_access
 from xsite.runtime.study import StudyFolder
 
 

@@ -33,8 +33,8 @@ from xsite.evaluation.splits import make_folds
 from xsite.evaluation.surrogates import crossed_sites
 from xsite.evaluation.tables import study_summary
 from xsite.experiment import Experiment
-from xsite.learning.adaptation import UNLABELLED, access_level, input_alignment, reads_whole_recording
 from xsite.learning.targets import TargetSpec
+from xsite.runtime.access import closed_form_access, trained_access, whole_recording_variants
 from xsite.runtime.audit import audit_trainings, audit_unseen, check_windows
 from xsite.runtime.closed_form import BaselineFactory
 from xsite.runtime.fold_job import FoldJob, ModelFactory
@@ -47,7 +47,7 @@ from xsite.runtime.held_out import (
     with_selected,
 )
 from xsite.runtime.inputs import StudyData, absolute_store, load_study, select_manifest
-from xsite.runtime.plans import check_models, whole_recording_variants
+from xsite.runtime.plans import check_models
 from xsite.runtime.progress import Progress
 from xsite.runtime.study import StudyFolder
 from xsite.runtime.training import FoldOutcome, OnEvent, check_scale, train_folds
@@ -169,31 +169,6 @@ def check_names(experiment: Experiment, baselines: Collection[str]) -> None:
         raise RecipeError(f"model.name {experiment.model.name!r} is a baseline: list it under baselines")
     if taken := [label for label in experiment.labels if label in (*known, ORACLE, SELECTED)]:
         raise RecipeError(f"variants: {', '.join(taken)} is the name of something else that is scored; rename it")
-
-
-def closed_form_access(experiment: Experiment, baselines: Mapping[str, BaselineFactory]) -> dict[str, str]:
-    """What each baseline knew of the test site: aligned EEG reaches them too, a model's own adaptation does not.
-
-    Those that set a window beside the whole recording (ridge, vigilance) had its unlabelled EEG anyway.
-    """
-    aligned = input_alignment(experiment.data.adapt) is not None
-    whole = [name for name in experiment.baselines if aligned or reads_whole_recording(baselines[name]())]
-    return {name: UNLABELLED if name in whole else "none" for name in experiment.baselines}
-
-
-def trained_access(experiment: Experiment, whole: Collection[str], chosen: Collection[str]) -> dict[str, str]:
-    """What each variant knew of the test site, and what the chosen ones knew together.
-
-    Parameters
-    ----------
-    whole : collection of str
-        Of :func:`xsite.runtime.plans.whole_recording_variants`.
-    chosen : collection of str
-        Variants that were chosen in some fold.
-    """
-    level = access_level(experiment.data.adapt)
-    levels = {label: UNLABELLED if label in whole else level for label in experiment.labels}
-    return levels | {SELECTED: UNLABELLED if {*whole} & {*chosen} else level}
 
 
 class _Study:

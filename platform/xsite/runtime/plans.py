@@ -12,7 +12,6 @@ from xsite.evaluation.folds import Segments
 from xsite.evaluation.plan import FINAL, RunHasher
 from xsite.evaluation.sides import Sides
 from xsite.experiment import Experiment
-from xsite.learning.adaptation import reads_whole_recording
 from xsite.recording import RecordingKey
 from xsite.runtime.fold_job import FoldJob, ModelFactory
 from xsite.runtime.inputs import StudyData
@@ -122,19 +121,6 @@ def check_models(jobs: Iterable[FoldJob], build_model: ModelFactory) -> dict[str
     """
     kinds = {(job.model, tuple(job.config["ch_names"])): job for job in jobs}
     return {job.model: check_model(job, job.experiment, build_model) for job in kinds.values()}
-
-
-def whole_recording_variants(jobs: Iterable[FoldJob], build_model: ModelFactory) -> set[str]:
-    """Variants whose model reads the EEG of a whole recording before it predicts one window of it."""
-    found = set()
-    for job in {job.model: job for job in jobs}.values():
-        spec, config = job.experiment.model, job.config
-        names, n_outputs = config["ch_names"], len(config["parcels"])
-        if reads_whole_recording(
-            build_model(spec.name, spec.preset, spec.options, ch_names=names, n_outputs=n_outputs)
-        ):
-            found.add(job.model)
-    return found
 
 
 def _with_epochs(digest: str, n_epochs: int) -> str:
