@@ -10,6 +10,7 @@ from site_adapters import LIKES, SIDECAR_FOLDERS, get_like
 from xsite.errors import RecipeError
 from xsite.phantom.like import LikeSite, expected_bytes, write_like
 from xsite.phantom.like.folder import FACTS, like_from_folder
+from xsite.spelling import counted
 
 ALL_SUBJECTS, ALL_VOLUMES, ALL_RUNS = 2, 30, 2
 """Size of ``--like all`` unless asked otherwise: a study of all sites that two cores read and train in minutes."""
@@ -51,8 +52,9 @@ def write_phantoms(names: str, out: Path, *, size: Size, sidecars: Path | None, 
         )
         paired = sum(truth.run.paired for truth in truths)
         print(
-            f"phantom of {like.site.name} in {out / like.site.name}: {paired} recordings, {len(truths) - paired} runs "
-            f"without a partner or whole files; sidecars: {folder or 'from the facts of the site'}",
+            f"phantom of {like.site.name} in {out / like.site.name}: {counted(paired, 'recording')}, "
+            f"{len(truths) - paired} runs without a partner or whole files; "
+            f"sidecars: {folder or 'from the facts of the site'}",
             flush=True,
         )
     print(f"truth: {out}/SITE.truth.json; look: {_ingest(names, wanted, out)} --dry-run")

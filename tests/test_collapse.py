@@ -81,7 +81,10 @@ def test_summary_and_gate_say_so(rng):
     assert [row["site"] for row in summary["collapsed"]] == ["alpha", "beta"]
     gate = check_study(summary["rows"], "net", summary["collapsed"])
     assert gate.collapsed == ("alpha", "beta")
-    assert any(line.startswith("warn") and "net at alpha" in line for line in gate.lines)
+    warnings = [line for line in gate.lines if line.startswith("warn")]
+    assert len(warnings) == 1  # one line per model, not per site
+    assert "net" in warnings[0]
+    assert "2 of 2 sites" in warnings[0]
     healthy_gate = check_study(summary["rows"], "net")
     assert healthy_gate.collapsed == ()
     assert not any(line.startswith("warn") for line in healthy_gate.lines)

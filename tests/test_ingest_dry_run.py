@@ -85,7 +85,7 @@ def test_an_adapters_own_reasons_are_in_the_table(tmp_path, capsys):
     assert "paired by the site's own adapter" in out
     assert "parcel table is missing" in out
     assert (
-        "vanderbilt: 1 recordings of 1 subjects paired, 1 left out (a complete download: 29 recordings, 22 subjects)"
+        "vanderbilt: 1 recording of 1 subject paired, 1 left out (a complete download: 29 recordings, 22 subjects)"
         in out
     )
 

@@ -354,7 +354,7 @@ def test_the_table_says_how_long_and_why(tmp_path):
         "no EEG with the same entities",
     )
     assert summary(rows, site) == (
-        "generic: 1 recordings of 1 subjects paired, 2 left out (a complete download: 3 recordings, 3 subjects)"
+        "generic: 1 recording of 1 subject paired, 2 left out (a complete download: 3 recordings, 3 subjects)"
     )
 
 

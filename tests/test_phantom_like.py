@@ -195,7 +195,7 @@ def test_numbers_out_of_range(tmp_path: Path) -> None:
 def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--like", "noddi", str(tmp_path), "--subjects", "1", "--volumes", "20"]) == 0
     said = capsys.readouterr().out
-    assert "1 recordings" in said
+    assert "1 recording, 0 runs" in said
     truth = json.loads((tmp_path / "noddi.truth.json").read_text())
     assert len(truth["noddi/sub-32_task-rest"]["triggers"]) == 20
     assert cli.run_job(main, ["--like", "nodi", str(tmp_path / "x")]) == 2

@@ -295,7 +295,7 @@ def test_driver_chooses_channels_from_positions_alone(caplog: pytest.LogCaptureF
     assert "Oz" not in names
     assert set(data.baseline_channels(Experiment())[0]) == set(front)
     tell_of_filled_channels({key: fact.montage for key, fact in facts.items()}, ())
-    assert "b, 1 recordings: filled in: Fpz" in caplog.text
+    assert "b, 1 recording: filled in: Fpz" in caplog.text
     assert "masked: " in caplog.text
     blind = Montage(("X1", "X2"), np.full((2, 3), np.nan))
     with pytest.raises(ChannelError, match=r"c/sub-01: none of the 32 channels(.|\n)*d/sub-01: none"):
