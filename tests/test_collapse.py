@@ -81,13 +81,13 @@ def test_summary_and_gate_say_so(rng):
     assert [row["site"] for row in summary["collapsed"]] == ["alpha", "beta"]
     gate = check_study(summary["rows"], "net", summary["collapsed"])
     assert gate.collapsed == ("alpha", "beta")
-    warnings = [line for line in gate.lines if line.startswith("warn")]
+    warnings = [line for line in gate.lines if line.startswith("warn  collapsed")]
     assert len(warnings) == 1  # one line per model, not per site
     assert "net" in warnings[0]
     assert "2 of 2 sites" in warnings[0]
     healthy_gate = check_study(summary["rows"], "net")
     assert healthy_gate.collapsed == ()
-    assert not any(line.startswith("warn") for line in healthy_gate.lines)
+    assert not any(line.startswith("warn  collapsed") for line in healthy_gate.lines)
     oracle = check_study(summary["rows"], "global-signal")
     assert not oracle.passed
     assert "reads the measured BOLD" in oracle.lines[0]

@@ -26,7 +26,12 @@ def test_scores_of_another_plan_are_refused_with_both_names(tmp_path: Path) -> N
 
 @pytest.mark.parametrize(("scored", "planned"), [("aaa", "aaa"), (None, "bbb"), ("aaa", None)])
 def test_one_plan_and_folders_older_than_plans_pass(tmp_path: Path, scored: str | None, planned: str | None) -> None:
-    refuse_mixed(_folder(tmp_path, scored=scored, planned=planned))
+    folder = _folder(tmp_path, scored=scored, planned=planned)
+    refuse_mixed(folder)
+    (folder / "summary.json").write_text(json.dumps({"plan": "ccc"}))
+    (folder / "plan.json").write_text(json.dumps({"hash": "ddd"}))
+    with pytest.raises(FormatError, match="plan ccc"):  # the very same folder, once both are known and differ
+        refuse_mixed(folder)
 
 
 def test_a_study_over_another_one_says_what_it_replaces(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

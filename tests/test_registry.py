@@ -77,10 +77,10 @@ def test_gate_tells_a_collapsed_model_in_one_line_and_that_no_control_was_run() 
     flat = {"model": "m", "r2": -0.5, "variance_ratio": 1.0}
     rows = [{**flat, "site": site, "seed": seed, "r": 0.1, "line": f"m at {site}"} for site in "ab" for seed in (0, 1)]
     told = check_study(GOOD, "m", rows)
-    warned = [line for line in told.lines if line.startswith("warn")]
+    warned = [line for line in told.lines if line.startswith("warn  collapsed")]
     assert warned == ["warn  collapsed: m at 2 of 2 sites (a, b): mean R 0.100 to 0.100, R2 -0.500 to -0.500"]
     assert told.collapsed == ("a", "b")
-    assert any(line.startswith("ok    no control was run; name a model under controls") for line in told.lines)
+    assert any(line.startswith("warn  no control was run; name a model under controls") for line in told.lines)
     controlled = check_study([*GOOD, row("a", "m", 0.0, 0.6, control=True)], "m")
     assert any("trained on other subjects' BOLD, 1 model stays at chance" in line for line in controlled.lines)
 
